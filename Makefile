@@ -1,0 +1,32 @@
+# Names for the common commands. Each is one line, which the README shows too, for those without make.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+PROFILE ?= demo
+SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --max-checksum-file-size 100MB --quiet host progress rules
+
+.PHONY: book html chapter test lab clean
+
+book: $(READY)  ## execute what has changed and build the book: _build/html/index.html
+	$(SNAKEMAKE) --config profile=$(PROFILE) -- book
+
+html: $(READY)  ## build the book from what is executed already
+	$(SNAKEMAKE) --config profile=$(PROFILE) --allowed-rules html --forcerun html -- html
+
+chapter: $(READY)  ## execute one: make chapter CHAPTER=01_autoencoders PROFILE=laptop ARGS="-p epochs 3"
+	$(SNAKEMAKE) --config args="$(ARGS)" -- _build/runs/$(PROFILE)$(if $(ARGS),.custom)/$(CHAPTER).ipynb
+
+test: $(READY)  ## check mathematics, behaviour and style
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: $(READY)  ## edit the chapters in JupyterLab
+	$(BIN)/jupyter lab book
+
+clean:  ## forget what was made; the environment and your data stay
+	rm -rf _build .snakemake
+
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $(READY)

@@ -1,0 +1,83 @@
+# Executes chapters with papermill and builds the book from them. Snakemake decides what must run again:
+# a chapter does if its code cells, the parameters it gets, a lib file it can use or the lock changed in
+# content. Its prose does not count: the page takes that from the source when the book is assembled.
+import shlex
+import sys
+from pathlib import Path
+
+from lib import book
+
+PROFILE = config.get("profile", "demo")
+CHAPTERS = book.chapters()
+ARGS = str(config.get("args", ""))  # papermill's own -p name value …, for runs named "custom"
+PYTHON = shlex.quote(sys.executable)
+
+# A chapter gets so many cores; with more of them, more chapters run beside each other.
+THREADS = int(config.get("threads", 2))
+
+
+wildcard_constraints:
+    run=r"[\w.]+",
+    chapter="|".join(CHAPTERS),
+
+
+rule book:
+    input:
+        "_build/html/index.html",
+
+
+def papermill_arguments(wildcards):
+    """`-p name value` for all that the profile and, in a custom run, the command line set."""
+    values = book.parameters(wildcards.chapter, wildcards.run.removesuffix(".custom"))
+    given = [f"-y {shlex.quote(str({name: value}))}" for name, value in values.items()]
+    return " ".join(given + [ARGS] * wildcards.run.endswith(".custom"))
+
+
+rule chapter:
+    input:
+        lib=[path for path in sorted(map(str, Path("lib").glob("*.py"))) if path != "lib/book.py"],
+        lock="requirements.txt",
+        notebook=ancient("book/{chapter}.ipynb"),
+    output:
+        "_build/runs/{run}/{chapter}.ipynb",
+    params:
+        code=lambda wildcards: book.code_digest(Path(f"book/{wildcards.chapter}.ipynb")),
+        parameters=papermill_arguments,
+        python=PYTHON,
+    log:
+        # Execution happens in the log file, which Snakemake keeps when a job fails: what ran stays readable.
+        notebook="_build/logs/{run}/{chapter}.ipynb",
+        text="_build/logs/{run}/{chapter}.txt",
+        progress="_build/logs/{run}/{chapter}.progress",
+    threads: THREADS
+    resources:
+        gpu=lambda wildcards: int(wildcards.run.startswith("paper")),
+    shell:
+        "OMP_NUM_THREADS={threads} LWL_PROGRESS=$PWD/{log.progress}"
+        " {params.python} -m papermill --no-progress-bar {input.notebook} {log.notebook} {params.parameters}"
+        " > {log.text} 2>&1 && mv {log.notebook} {output}"
+
+
+rule html:
+    input:
+        expand("_build/runs/{run}/{chapter}.ipynb", run=PROFILE, chapter=CHAPTERS),
+        pages=[str(path) for path in sorted(Path("book").iterdir()) if path.is_file()],
+        listings=sorted(map(str, Path("lib").glob("*.py"))),
+        configuration=["_config.yml", "_toc.yml"],
+    output:
+        "_build/html/index.html",
+    params:
+        profile=PROFILE,
+        python=PYTHON,
+    log:
+        "_build/logs/html.txt",
+    shell:
+        "({params.python} -m lib.book assemble --profile {params.profile} &&"
+        " {params.python} -m jupyter_book build -W -n --keep-going --path-output . _build/source) > {log} 2>&1"
+        " || {{ cat {log} >&2; false; }}"
+
+
+onerror:
+    # The last thing printed: which chapter stopped, in which cell, and why.
+    failed = [str(path) for path in Path("_build/logs").glob("*/*.ipynb")]
+    shell(f"{PYTHON} -m lib.book failure {' '.join(map(shlex.quote, failed))} >&2")

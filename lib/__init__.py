@@ -1,0 +1,7 @@
+"""Shared models, objectives, estimators and plots of the book *Learning Without Labels*.
+
+One file holds one idea. Read from the ground floor up: ``data``, ``train`` and ``nets`` know nothing of
+each other's insides; ``vae`` and ``gan`` hold one family's objectives each and take their networks as
+arguments; ``evaluate`` scores what was trained without knowing how; ``plots`` draws arrays; ``chapter``
+checks a chapter's parameters and records its numbers; ``book`` puts executed notebooks together.
+"""

@@ -1,0 +1,198 @@
+"""Putting executed notebooks together for Jupyter Book: ``python -m lib.book --help``.
+
+A page takes its prose from the source notebook and its outputs from an executed copy, as long as their
+code cells are the same. So a changed sentence costs no run, and an output never stands under other code.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from lib.files import ROOT
+
+RECORD = "application/papermill.record/"
+PROGRESS = "application/vnd.jupyter.widget-view+json"
+
+
+class BookError(Exception):
+    """The book cannot be put together; the message names the chapter and the remedy."""
+
+
+def chapters(root: Path = ROOT) -> list[str]:
+    """The names of the book's notebooks, in the order of ``_toc.yml``."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text())
+    files = [Path(entry["file"]) for entry in toc["chapters"]]
+    return [file.name for file in files if (root / file).with_suffix(".ipynb").exists()]
+
+
+def parameters(chapter: str, profile: str, root: Path = ROOT) -> dict[str, Any]:
+    """What a profile sets for a chapter; nothing for ``demo``, whose values are the notebook's own defaults.
+
+    Raises :class:`BookError` for a profile that does not exist or has nothing for the chapter.
+    """
+    if profile == "demo":
+        return {}
+    path = root / "book" / "profiles" / f"{profile}.yaml"
+    if not path.exists():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise BookError(f"There is no profile {profile!r}. Known: demo, {', '.join(known)}.")
+    values = yaml.safe_load(path.read_text())
+    if chapter not in values:
+        raise BookError(f"{path} has no parameters for {chapter!r}: add a block with that name.")
+    return values[chapter]
+
+
+def code_digest(path: Path) -> str:
+    """SHA-256 over what of a notebook decides its outputs: its code cells and their tags, not its prose."""
+    return hashlib.sha256(json.dumps(_code_cells(nbformat.read(path, 4))).encode()).hexdigest()
+
+
+def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The source notebook with the outputs of its executed copy.
+
+    Raises :class:`BookError` if the code cells differ.
+    """
+    if _code_cells(source) != _code_cells(executed):
+        raise BookError("its code cells are not those that were executed")
+    page = nbformat.from_dict(source)
+    outputs = iter([cell for cell in executed.cells if _is_code(cell)])
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            ran = next(outputs)
+            cell.outputs = [output for output in ran.outputs if not _is_debris(output)]
+            cell.execution_count = ran.execution_count
+    return page
+
+
+def records(executed: nbformat.NotebookNode) -> dict[str, Any]:
+    """The numbers that a chapter recorded, by name, and where they came from under ``provenance``."""
+    found = {}
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            if name is not None:
+                found[name] = output["data"][RECORD + "application/json"]
+    return found
+
+
+def assemble(profile: str, out: Path, root: Path = ROOT) -> None:
+    """Lay out in ``out`` what Jupyter Book builds: configuration, pages, ``lib`` for its listings, executed chapters.
+
+    Raises :class:`BookError` for a chapter that has not been executed, or whose code has changed since.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(root / "book", out / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*", "profiles"))
+    shutil.copytree(root / "lib", out / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, out)
+    for chapter in chapters(root):
+        run = root / "_build" / "runs" / profile / f"{chapter}.ipynb"
+        if not run.exists():
+            raise BookError(f"{chapter} has not been executed with the {profile} profile: run `make book`.")
+        source = nbformat.read(root / "book" / f"{chapter}.ipynb", 4)
+        executed = nbformat.read(run, 4)
+        try:
+            page = merge(source, executed)
+        except BookError as error:
+            raise BookError(f"{chapter} is out of date ({error}): run `make book`.") from error
+        page.cells.insert(1, _provenance_box(profile, records(executed)["provenance"], source))
+        nbformat.write(page, out / "book" / f"{chapter}.ipynb")
+
+
+def failure(executed: nbformat.NotebookNode) -> str | None:
+    """Where a partly executed notebook stopped: the cell's number, its first line and the error; None if it did not."""
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, 1):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                first_line = (cell.source.strip().splitlines() or [""])[0]
+                return f"code cell {number} ({first_line})\n{output.ename}: {output.evalue}"
+    return None
+
+
+def _provenance_box(profile: str, facts: dict[str, Any], source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A box on the page: what data, code and machine its numbers come from, and a warning over demo data."""
+    given = {name: facts["parameters"][name] for name in parameters_given(source, facts["parameters"])}
+    lines = [
+        f"**Data**: {facts['data']}, {facts['images']} (SHA-256 `{facts['data_sha256'][:12]}`).",
+        f"**Profile**: {profile}"
+        + (", changed from the defaults: " + ", ".join(f"`{k}={v}`" for k, v in given.items()) if given else "")
+        + ".",
+        f"**Run**: {facts['date']}, commit `{facts['commit']}`, {facts['device']}, torch {facts['torch']}, "
+        f"{facts['seconds']:.0f} s, at most {facts['peak_memory_gb']} GB of memory.",
+    ]
+    text = "\n\n".join(lines)
+    if profile == "demo":
+        warning = (
+            "These pages were made on a small set that comes with scikit-learn, in a minute, to show that "
+            "everything works. Their numbers are measured, but they are not the results of this chapter."
+        )
+        text = f":::{{admonition}} Demo data, not results\n:class: warning\n{warning}\n\n{text}\n:::"
+    else:
+        text = f":::{{admonition}} Where these numbers come from\n:class: note\n{text}\n:::"
+    return nbformat.v4.new_markdown_cell(text)
+
+
+def parameters_given(source: nbformat.NotebookNode, values: dict[str, Any]) -> list[str]:
+    """The names among ``values`` that differ from the defaults in the notebook's parameters cell."""
+    import ast
+
+    cell = next(cell for cell in source.cells if "parameters" in cell.metadata.get("tags", []))
+    defaults = {
+        node.target.id: ast.literal_eval(node.value)
+        for node in ast.parse(cell.source).body
+        if isinstance(node, ast.AnnAssign)
+    }
+    return [name for name, value in values.items() if defaults.get(name) != value]
+
+
+def _is_code(cell: nbformat.NotebookNode) -> bool:
+    return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+
+
+def _code_cells(notebook: nbformat.NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if _is_code(cell)]
+
+
+def _is_debris(output: nbformat.NotebookNode) -> bool:
+    """Progress bars that an executed notebook kept: a widget's view, or lines redrawn with carriage returns."""
+    if output.output_type == "stream":
+        return output.name == "stderr" and "\r" in output.text
+    return PROGRESS in output.get("data", {})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.book", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("assemble", help="lay out what Jupyter Book builds, from executed chapters")
+    command.add_argument("--profile", default="demo")
+    command.add_argument("--out", type=Path, default=ROOT / "_build" / "source")
+    command = commands.add_parser("metrics", help="print the numbers that an executed chapter recorded, as JSON")
+    command.add_argument("notebook", type=Path)
+    command = commands.add_parser("failure", help="print where partly executed chapters stopped")
+    command.add_argument("notebooks", type=Path, nargs="*")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "assemble":
+            assemble(options.profile, options.out)
+        elif options.command == "metrics":
+            print(json.dumps(records(nbformat.read(options.notebook, 4)), indent=2))
+        else:
+            for path in options.notebooks:
+                if error := failure(nbformat.read(path, 4)):
+                    print(f"\nChapter {path.stem} failed in {error}\nIts notebook as far as it came: {path}")
+    except BookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""What every chapter does around its mathematics: check parameters, choose a device, record numbers.
+
+Recorded numbers are outputs of the executed notebook and nothing else: the page takes them from there,
+and so does ``python -m lib.book metrics``.
+"""
+
+import ast
+import difflib
+import hashlib
+import inspect
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from IPython.display import Markdown, display
+
+from lib.data import ImageData
+from lib.files import ROOT
+from lib.train import strip_docs
+
+RECORD = "application/papermill.record/"
+"""The prefix under which MyST-NB finds glued outputs."""
+
+
+class ParameterError(ValueError):
+    """Parameters of a chapter that cannot be meant; the message names each one and the remedy."""
+
+
+# --- checking parameters ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a parameter's value must satisfy, and how to say so."""
+
+    wanted: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(low: float) -> Rule:
+    return Rule(f"at least {low}", lambda value: value >= low)
+
+
+def above(low: float, up_to: float = float("inf")) -> Rule:
+    return Rule(f"above {low}" + (f", at most {up_to}" if up_to < float("inf") else ""), lambda v: low < v <= up_to)
+
+
+def between(low: float, high: float) -> Rule:
+    return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
+
+
+def one_of(*values: Any) -> Rule:
+    return Rule("one of " + ", ".join(map(repr, values)), lambda value: value in values)
+
+
+def each(rule: Rule) -> Rule:
+    return Rule(f"a list of values {rule.wanted}", lambda values: len(values) > 0 and all(map(rule.holds, values)))
+
+
+def check_parameters(namespace: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
+    """The chapter's parameters by name, or a :class:`ParameterError` that lists everything wrong with them.
+
+    The parameters cell annotates its names, so the namespace's annotations are the parameters and their
+    types. papermill puts what it was given into a cell of its own that begins with "# Parameters";
+    a name assigned there and not annotated is a typing error. A whole number is taken for a float.
+    """
+    types: dict[str, Any] = namespace.get("__annotations__", {})
+    problems = [_unknown(name, types) for name in _injected(namespace) if name not in types]
+    values = {}
+    for name, kind in types.items():
+        value = namespace[name]
+        if kind is float and type(value) is int:
+            value = float(value)
+        values[name] = value
+        if problem := _mistyped(name, value, kind):
+            problems.append(problem)
+        elif name in rules and not rules[name].holds(value):
+            problems.append(f"{name} = {value!r}: it must be {rules[name].wanted}.")
+        elif name not in rules and kind in (int, float):
+            problems.append(f"{name}: the chapter states no range for it; add one to the rules of `chapter.start`.")
+    problems += [f"{name}: there is a rule for it but no such parameter." for name in rules.keys() - types.keys()]
+    if problems:
+        raise ParameterError("these parameters need mending:\n" + "\n".join(f"  - {text}" for text in problems))
+    return values
+
+
+def _injected(namespace: Mapping[str, Any]) -> list[str]:
+    """Names assigned in the last executed cell that papermill wrote; none in JupyterLab."""
+    cells = [source for source in namespace.get("In", []) if source.lstrip().startswith("# Parameters")]
+    if not cells:
+        return []
+    return [
+        target.id
+        for statement in ast.parse(cells[-1]).body
+        if isinstance(statement, ast.Assign)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    ]
+
+
+def _unknown(name: str, types: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, types, n=1)
+    return f"{name}: unknown. " + (f"Did you mean {close[0]}?" if close else f"Known: {', '.join(types)}.")
+
+
+def _mistyped(name: str, value: Any, kind: Any) -> str | None:
+    item = kind.__args__[0] if getattr(kind, "__origin__", None) is list else None
+    if item is not None:
+        if type(value) is list and all(type(entry) is item for entry in value):
+            return None
+        return f"{name} = {value!r}: a list of {item.__name__} is wanted, as in [1, 2]."
+    if type(value) is kind:
+        return None
+    advice = {
+        bool: "write True or False (in YAML true or false, without quotes)",
+        int: "write a whole number without quotes",
+        float: "write it with a dot and without quotes (YAML takes 1e-4 for text: write 1.0e-4)",
+        str: "write it as text, in YAML with quotes",
+    }
+    return f"{name} = {value!r} is {type(value).__name__}, {kind.__name__} is wanted: {advice[kind]}."
+
+
+# --- a run -----------------------------------------------------------------------------------------
+
+
+class Run:
+    """One execution of a chapter: its parameters, its device, its checkpoints and what it recorded."""
+
+    def __init__(self, name: str, parameters: dict[str, Any], device: torch.device) -> None:
+        self.name, self.parameters, self.device = name, parameters, device
+        self._start = time.perf_counter()
+
+    def checkpoint(self, label: str) -> Path:
+        """Where a training of this run keeps its state: other parameters or other code, another folder."""
+        key = hashlib.sha256(repr((sorted(self.parameters.items()), torch.__version__, _code())).encode())
+        return ROOT / "_build" / "checkpoints" / self.name / key.hexdigest()[:12] / label
+
+    def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> str:
+        """Glue a number to the page under ``name`` and return it as text, with ± its error if it has one."""
+        text = format(value, form) + (f" ± {format(error, form)}" if error is not None else "")
+        _glue(name, text, {"value": value, "error": error, "unit": unit, "text": text})
+        return text
+
+    def finish(self, data: ImageData) -> None:
+        """Record where the numbers of this run came from: data, code, machine, duration, memory."""
+        on_gpu = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_resident_bytes()
+        facts = {
+            "data": data.title,
+            "images": f"{len(data.train):,} for training, {len(data.test):,} for testing",
+            "data_sha256": data.digest(),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "commit": _commit(),
+            "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "seconds": round(time.perf_counter() - self._start, 1),
+            "peak_memory_gb": round(peak / 1e9, 2),
+            "parameters": self.parameters,
+        }
+        _glue("provenance", json.dumps(facts), facts)
+
+
+def start(name: str, namespace: dict[str, Any], rules: Mapping[str, Rule]) -> Run:
+    """Check a chapter's parameters before anything trains, choose the device, and begin its :class:`Run`.
+
+    Parameters that the chapters share have their rules here: ``device`` is "auto", "cpu" or "cuda".
+    """
+    shared = {"device": one_of("auto", "cpu", "cuda"), "seed": at_least(0)}
+    known = namespace.get("__annotations__", {})
+    rules = {**{key: rule for key, rule in shared.items() if key in known}, **rules}
+    parameters = check_parameters(namespace, rules)
+    namespace.update(parameters)
+    device = parameters.get("device", "auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("device = 'cuda', but torch sees no GPU here: use device = 'auto' or 'cpu'.")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("high")
+    return Run(name, parameters, torch.device(device))
+
+
+def say(text: str) -> None:
+    """Show a sentence that was computed: prose whose numbers and verdicts follow the run."""
+    display(Markdown(inspect.cleandoc(text)))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Show a table: the first column to the left, numbers to the right."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, *rows)]
+    lines.insert(1, "|:--|" + "--:|" * (len(header) - 1))
+    display(Markdown("\n".join(lines)))
+
+
+def _glue(name: str, text: str, value: dict[str, Any]) -> None:
+    """What myst_nb.glue does, without importing Sphinx: an output that the page can quote and that shows nothing."""
+    data = {RECORD + "text/plain": text, RECORD + "application/json": value}
+    display(data, metadata={"scrapbook": {"name": name, "mime_prefix": RECORD}}, raw=True)
+
+
+def _code() -> list[str]:
+    """The lib modules loaded so far that can change a trained weight, without their comments and docstrings."""
+    aside = {"lib.chapter", "lib.plots", "lib.files", "lib.book"}
+    loaded = {name: module for name, module in sys.modules.items() if name.startswith("lib.") and name not in aside}
+    return [strip_docs(Path(loaded[name].__file__).read_text()) for name in sorted(loaded)]
+
+
+def _commit() -> str:
+    """The commit of the code that ran, marked if the tree had changes; "unknown" outside a git checkout."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _peak_resident_bytes() -> float:
+    """The most memory this process has held; nan where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,353 @@
+"""Image sets as resident uint8 tensors (N, C, H, W): embedded, through torchvision, or your own folder.
+
+A set of this book fits in memory, so it is decoded once, cached as one file and indexed from then on.
+Nothing here knows what a model is.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from lib.files import ROOT, atomic_write
+
+DIGITS = tuple("0123456789")
+
+
+class DataError(Exception):
+    """A data set cannot be had as asked; the message names the file or name and the remedy."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (N, C, H, W) and their labels int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int | None) -> "Split":
+        """The first ``count`` examples; all of them for ``None``."""
+        return self if count is None else Split(self.images[:count], self.labels[:count])
+
+    def to(self, device: torch.device | str) -> "Split":
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A train and a test split, the class names, and a title to print beside every number."""
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return tuple(self.train.images.shape[1:])
+
+    def digest(self) -> str:
+        """SHA-256 over images and labels of both splits: what a number was measured on."""
+        return _digest([self.train.images, self.train.labels, self.test.images, self.test.labels])
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 pixels 0–255 as float32 in [0, 1]."""
+    return images.float().div_(255)
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """Pixels in [0, 1] as uint8 0–255, rounded; values outside are clipped."""
+    return x.float().clamp(0, 1).mul(255).round().byte()
+
+
+def load(
+    name: str,
+    root: str | Path | None = None,
+    train: int | None = None,
+    test: int | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> ImageData:
+    """Load an image set whole into memory, its pixels uint8.
+
+    ``name``
+        Embedded, without a download: ``digits`` (scikit-learn's 1,797 handwritten digits as 28×28, grey)
+        and ``photo_digits`` (the same digits blended into photographs, 32×32, colour). Real, downloaded
+        through torchvision if they are not under ``root``: ``mnist``, ``fashion_mnist``, ``svhn``,
+        ``cifar10``. Your own: ``folder:NAME`` reads ``root/NAME/{train,test}/<class>/*.png`` (or .jpg).
+    ``root``
+        Where data sets lie; by default $LWL_DATA, else ``data`` in the project's folder.
+    ``train``, ``test``
+        Keep only the first so many images of each split. For ``photo_digits``: make so many.
+    ``seed``
+        Draws the pairs of digit and photograph of ``photo_digits``; the other sets ignore it.
+
+    Raises :class:`DataError` if the set cannot be had, and says what to do.
+    """
+    for split, count in (("train", train), ("test", test)):
+        if count is not None and count < 1:
+            raise DataError(f"{split}={count}: ask for at least one {split} image, or None for all.")
+    root = Path(root or os.environ.get("LWL_DATA") or ROOT / "data").expanduser()
+    if name == "digits":
+        data = _digits()
+    elif name == "photo_digits":
+        data = _photo_digits(train or 10_000, test or 2_000, seed)
+    elif name in TORCHVISION:
+        data = _torchvision(name, root)
+    elif name.startswith("folder:"):
+        data = _folder(name.removeprefix("folder:"), root)
+    else:
+        hint = f" There is a folder {root / name}: say folder:{name}." if (root / name / "train").is_dir() else ""
+        raise DataError(f"Unknown data set {name!r}. Known: {', '.join(NAMES)}, folder:NAME.{hint}")
+    for split, count in ((data.train, train), (data.test, test)):
+        if count is not None and count > len(split):
+            raise DataError(f"{count} images asked for, but a split of {name!r} has only {len(split)}.")
+    return replace(data, train=data.train.first(train).to(device), test=data.test.first(test).to(device))
+
+
+# --- embedded sets ---------------------------------------------------------------------------------
+
+
+def _digits(size: int = 28) -> ImageData:
+    """The UCI handwritten digits that scikit-learn carries, resized from 8×8, in a fixed stratified split."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    bunch = load_digits()
+    x = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
+    images = to_bytes(F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False))
+    labels = torch.from_numpy(bunch.target).long()
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=bunch.target)
+    return ImageData(
+        name="digits",
+        title="scikit-learn digits",
+        classes=DIGITS,
+        train=Split(images[train], labels[train]),
+        test=Split(images[test], labels[test]),
+    )
+
+
+def _photo_digits(train: int, test: int, seed: int) -> ImageData:
+    """Digits blended into photographs by |photo − digit|, as MNIST-M does (Ganin et al., 2016)."""
+    from sklearn.datasets import load_sample_images
+
+    digits = _digits(size=32)
+    photos = [torch.from_numpy(photo.copy()).permute(2, 0, 1) for photo in load_sample_images().images]
+    generator = torch.Generator().manual_seed(seed)
+    # Test patches come from the right fifth of each photograph, which no training patch touches.
+    cut = int(0.8 * photos[0].shape[2])
+    return ImageData(
+        name="photo_digits",
+        title="digits on photographs",
+        classes=DIGITS,
+        train=_blend(digits.train, [photo[:, :, :cut] for photo in photos], train, generator),
+        test=_blend(digits.test, [photo[:, :, cut:] for photo in photos], test, generator),
+    )
+
+
+def _blend(digits: Split, photos: list[Tensor], count: int, generator: torch.Generator) -> Split:
+    """``count`` random digits, each subtracted from a random patch of a random photograph."""
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(high, (count,), generator=generator)
+
+    size = digits.images.shape[-1]
+    stack = torch.stack(photos)
+    chosen, photo = draw(len(digits)), draw(len(photos))
+    top, left = draw(stack.shape[2] - size + 1), draw(stack.shape[3] - size + 1)
+    span = torch.arange(size)
+    rows, columns = top[:, None] + span, left[:, None] + span
+    patches = stack.permute(0, 2, 3, 1)[photo[:, None, None], rows[:, :, None], columns[:, None, :]]
+    blended = (patches.permute(0, 3, 1, 2).short() - digits.images[chosen].short()).abs().byte()
+    return Split(blended.contiguous(), digits.labels[chosen])
+
+
+# --- real sets through torchvision -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Source:
+    title: str
+    classes: tuple[str, ...]
+    files: str
+    """What torchvision looks for under the root, for the message when it is missing."""
+    instead: str
+    open: Callable[[Path, bool, bool], tuple[Tensor, Tensor]]
+    """(root, is it the training split, may it download) -> images and labels."""
+
+
+def _open_grey(dataset: str) -> Callable[[Path, bool, bool], tuple[Tensor, Tensor]]:
+    def open_split(root: Path, training: bool, download: bool) -> tuple[Tensor, Tensor]:
+        from torchvision import datasets
+
+        split = getattr(datasets, dataset)(root, train=training, download=download)
+        return split.data.unsqueeze(1), split.targets
+
+    return open_split
+
+
+def _open_svhn(root: Path, training: bool, download: bool) -> tuple[Tensor, Tensor]:
+    from torchvision.datasets import SVHN
+
+    split = SVHN(root / "SVHN", split="train" if training else "test", download=download)
+    return torch.from_numpy(split.data), torch.from_numpy(split.labels)
+
+
+def _open_cifar10(root: Path, training: bool, download: bool) -> tuple[Tensor, Tensor]:
+    from torchvision.datasets import CIFAR10
+
+    split = CIFAR10(root, train=training, download=download)
+    return torch.from_numpy(split.data).permute(0, 3, 1, 2), torch.tensor(split.targets)
+
+
+_IDX = "{train,t10k}-images-idx3-ubyte and {train,t10k}-labels-idx1-ubyte"
+_GARMENTS = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+_OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+TORCHVISION: dict[str, _Source] = {
+    "mnist": _Source("MNIST", DIGITS, f"MNIST/raw/{_IDX}", "digits", _open_grey("MNIST")),
+    "fashion_mnist": _Source(
+        "Fashion-MNIST", _GARMENTS, f"FashionMNIST/raw/{_IDX}", "digits", _open_grey("FashionMNIST")
+    ),
+    "svhn": _Source("SVHN", DIGITS, "SVHN/{train,test}_32x32.mat", "photo_digits", _open_svhn),
+    "cifar10": _Source("CIFAR-10", _OBJECTS, "cifar-10-batches-py", "photo_digits", _open_cifar10),
+}
+
+NAMES = ("digits", "photo_digits", *TORCHVISION)
+"""The names that :func:`load` knows, besides ``folder:NAME``."""
+
+
+def _torchvision(name: str, root: Path) -> ImageData:
+    source = TORCHVISION[name]
+
+    def build() -> tuple[Split, Split]:
+        try:
+            return _open_both(source, root, download=False)
+        except Exception:  # noqa: BLE001 — missing, truncated or garbled alike: torchvision fetches it anew
+            try:
+                return _open_both(source, root, download=True)
+            except Exception as error:
+                raise DataError(
+                    f"{source.title} is not (or not whole) under {root}, and downloading it failed: {error}. "
+                    f"Put {source.files} under {root}, name another place (root or $LWL_DATA), "
+                    f"or use the embedded set {source.instead!r}, which needs no file."
+                ) from error
+
+    train, test = _cached(f"{name}-{_short(str(root.resolve()))}", "", build)
+    return ImageData(name, source.title, source.classes, train, test)
+
+
+def _open_both(source: _Source, root: Path, download: bool) -> tuple[Split, Split]:
+    train, test = (source.open(root, training, download) for training in (True, False))
+    return tuple(Split(images.contiguous(), labels.long()) for images, labels in (train, test))
+
+
+# --- your own folder of images ---------------------------------------------------------------------
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def _folder(name: str, root: Path) -> ImageData:
+    folder = root / name
+    listing = {split: _list_images(folder / split) for split in ("train", "test")}
+    classes = tuple(listing["train"])
+    if tuple(listing["test"]) != classes:
+        odd = sorted(set(classes).symmetric_difference(listing["test"]))
+        raise DataError(f"{folder}: train and test must have the same class folders; only one has {', '.join(odd)}.")
+    paths = [path for split in listing.values() for files in split.values() for path in files]
+    stamp = _short("\n".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths))
+
+    def build() -> tuple[Split, Split]:
+        with Image.open(paths[0]) as first:
+            size, mode = first.size, "L" if first.mode in ("1", "L") else "RGB"
+        return tuple(_read_images(listing[split], size, mode) for split in ("train", "test"))
+
+    train, test = _cached(f"folder-{_short(str(folder.resolve()))}", stamp, build)
+    return ImageData(f"folder:{name}", name, classes, train, test)
+
+
+def _list_images(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class folder, sorted by name."""
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {folder}. Lay images out as {folder}/<class>/*.png (or .jpg).")
+    listing = {
+        entry.name: sorted(path for path in entry.iterdir() if path.suffix.lower() in SUFFIXES)
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir()
+    }
+    if not any(listing.values()):
+        raise DataError(f"{folder} holds no images. Lay them out as {folder}/<class>/*.png (or .jpg).")
+    for name, files in listing.items():
+        if not files:
+            raise DataError(f"{folder / name} is a class without images: add some, or remove the folder.")
+    return listing
+
+
+def _read_images(listing: dict[str, list[Path]], size: tuple[int, int], mode: str) -> Split:
+    def read(path: Path) -> np.ndarray:
+        try:
+            with Image.open(path) as image:
+                if image.size != size:
+                    raise DataError(
+                        f"{path} is {image.size[0]}×{image.size[1]} pixels, the first image of the set "
+                        f"{size[0]}×{size[1]}: resize all images to one size."
+                    )
+                return np.asarray(image.convert(mode))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as an image ({error}): repair or remove it.") from error
+
+    files = [path for paths in listing.values() for path in paths]
+    with ThreadPoolExecutor() as pool:  # Pillow lets go of the GIL while it decodes
+        pixels = torch.from_numpy(np.stack(list(pool.map(read, files))))
+    images = pixels.unsqueeze(1) if mode == "L" else pixels.permute(0, 3, 1, 2).contiguous()
+    labels = torch.tensor([label for label, paths in enumerate(listing.values()) for _ in paths])
+    return Split(images, labels)
+
+
+# --- the cache -------------------------------------------------------------------------------------
+
+
+def _cached(key: str, stamp: str, build: Callable[[], tuple[Split, Split]]) -> tuple[Split, Split]:
+    """The splits from the cache file ``key`` if it is whole and carries ``stamp``, else built and cached."""
+    path = Path(os.environ.get("LWL_CACHE") or ROOT / "_build" / "cache") / f"{key}.pt"
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    try:
+        saved = torch.load(path, weights_only=True)
+        tensors = [saved[name] for name in names]
+        if saved["stamp"] == stamp and saved["digest"] == _digest(tensors):
+            return Split(*tensors[:2]), Split(*tensors[2:])
+    except FileNotFoundError:
+        pass
+    except Exception:  # noqa: BLE001 — truncated, altered or foreign: whatever torch says of it, it is rebuilt
+        pass
+    train, test = build()
+    tensors = [train.images, train.labels, test.images, test.labels]
+    with atomic_write(path) as temporary:
+        torch.save({"stamp": stamp, "digest": _digest(tensors), **dict(zip(names, tensors, strict=True))}, temporary)
+    return train, test
+
+
+def _digest(tensors: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

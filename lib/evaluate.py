@@ -1,0 +1,123 @@
+"""Scores that do not know how anything was trained: errors, and distances between sets of images.
+
+Inception weights cannot be had everywhere, and see digits poorly. So the Fréchet distance here is taken
+in the features of a small classifier trained on the real set: *FD-classifier*. Its scale is its own; it is
+always printed beside the floor, the distance of real test images, equally many, from the same reference.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from lib.data import Split, to_bytes, to_unit
+from lib.nets import Classifier
+from lib.train import Batches, GradientStep, evaluating, fit
+
+
+def in_batches(function: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
+    """``function`` over images, uint8 or [0, 1] pixels (N, C, H, W), without gradients, in batches."""
+    parts = []
+    with evaluating(*([function] if isinstance(function, nn.Module) else [])), torch.no_grad():
+        for part in images.split(batch):
+            parts.append(function(to_unit(part) if part.dtype == torch.uint8 else part))
+    return torch.cat(parts)
+
+
+def mse(x: Tensor, x_hat: Tensor) -> float:
+    """Mean squared error per pixel, pixels in [0, 1]."""
+    return F.mse_loss(x_hat, x).item()
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB for pixels in [0, 1]: −10 log10(mse)."""
+    return -10 * math.log10(mse)
+
+
+def pca_mse(train: Tensor, test: Tensor, dim: int) -> float:
+    """Per-pixel test error of the best *linear* code of ``dim`` numbers: PCA, fitted on ``train`` (uint8)."""
+    from sklearn.decomposition import PCA
+
+    x_train, x_test = (to_unit(images).flatten(1).cpu().numpy() for images in (train, test))
+    pca = PCA(dim, random_state=0).fit(x_train)
+    return float(np.mean((pca.inverse_transform(pca.transform(x_test)) - x_test) ** 2))
+
+
+# --- the classifier whose features measure distance ------------------------------------------------
+
+
+def train_classifier(
+    train: Split, classes: int, epochs: int, width: int = 16, seed: int = 0, checkpoint: Path | None = None
+) -> Classifier:
+    """A :class:`~lib.nets.Classifier` trained by cross-entropy with Adam and a one-cycle schedule.
+
+    Raises ValueError for labels outside 0 … classes − 1.
+    """
+    if int(train.labels.min()) < 0 or int(train.labels.max()) >= classes:
+        raise ValueError(f"Labels reach {int(train.labels.max())}, but classes={classes}.")
+    torch.manual_seed(seed)
+    classifier = Classifier(tuple(train.images.shape[1:]), classes, width).to(train.images.device)
+    batches = Batches(train.images, train.labels, batch_size=min(128, len(train)), seed=seed)
+    steps = epochs * len(batches)
+    optimizer = torch.optim.Adam(classifier.parameters())
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps + 1)
+
+    def loss_fn(x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"loss": F.cross_entropy(classifier(x), labels)}
+
+    step = GradientStep(classifier, loss_fn, optimizer, scheduler)
+    fit(step, batches, steps, checkpoint=checkpoint, label="classifier")
+    return classifier.eval()
+
+
+def class_probabilities(classifier: Classifier, images: Tensor) -> Tensor:
+    """Class probabilities (N, classes) of uint8 or [0, 1] images."""
+    return in_batches(classifier, images).softmax(1)
+
+
+def accuracy(classifier: Classifier, split: Split) -> float:
+    """The fraction of a split that the classifier names rightly."""
+    return (in_batches(classifier, split.images).argmax(1) == split.labels).float().mean().item()
+
+
+class FrechetDistance:
+    """Distance of image sets from one reference set in a classifier's features (FD-classifier).
+
+    Heusel et al. (2017), equation 6, with the classifier's last hidden layer in Inception's place:
+    ‖m − m_r‖² + tr(S + S_r − 2 (S S_r)^½) for means m and covariances S of the features. It shrinks with
+    the sample count, so compare numbers of one count only, and the floor of that count.
+    """
+
+    def __init__(self, classifier: Classifier, reference: Tensor) -> None:
+        features = _ByteFeatures(classifier)
+        self._metric = FrechetInceptionDistance(feature=features, reset_real_features=False)
+        self._metric.to(reference.device)
+        self._update(reference, real=True)
+
+    def __call__(self, images: Tensor) -> float:
+        """The distance of images, uint8 or [0, 1] pixels (N, C, H, W); [0, 1] is rounded to 8 bits first."""
+        self._update(images if images.dtype == torch.uint8 else to_bytes(images), real=False)
+        distance = self._metric.compute().item()
+        self._metric.reset()
+        return distance
+
+    def _update(self, images: Tensor, real: bool) -> None:
+        for part in images.split(500):
+            self._metric.update(part, real=real)
+
+
+class _ByteFeatures(nn.Module):
+    """A classifier's features of uint8 images, as torchmetrics asks for them."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier.eval()
+        self.num_features = classifier.head.in_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        with evaluating(self.classifier):
+            return self.classifier.features(to_unit(images))

@@ -1,0 +1,144 @@
+"""Networks, and nothing but networks: no losses, no data sets.
+
+Images are (B, C, H, W) with pixels in [0, 1]; codes are (B, D). Every decoder ends in *logits*, one per
+pixel: a sigmoid makes pixels of them, a Bernoulli likelihood wants them as they are.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+"""Channels, height, width of one image."""
+
+
+def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers (B, sizes[0]) -> (B, sizes[-1]) with an activation between them, none at the end."""
+    layers: list[nn.Module] = []
+    for wide, narrow in itertools.pairwise(sizes):
+        layers += [nn.Linear(wide, narrow), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def mlp_encoder(shape: Shape, hidden: Sequence[int], out: int) -> nn.Sequential:
+    """Images (B, C, H, W), flattened, to (B, out)."""
+    return nn.Sequential(nn.Flatten(), *mlp([math.prod(shape), *hidden, out]))
+
+
+def mlp_decoder(latent_dim: int, hidden: Sequence[int], shape: Shape) -> nn.Sequential:
+    """Codes (B, latent_dim) to logits (B, C, H, W)."""
+    return nn.Sequential(*mlp([latent_dim, *hidden, math.prod(shape)]), nn.Unflatten(1, shape))
+
+
+def conv_encoder(shape: Shape, width: int, out: int) -> nn.Sequential:
+    """Images (B, C, H, W) to (B, out): two strided convolutions, then two linear layers."""
+    channels, side = shape[0], _quarter(shape)
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (B, width, H/2, W/2)
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # (B, 2 width, H/4, W/4)
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(2 * width * side * side, 8 * width),
+        nn.ReLU(),
+        nn.Linear(8 * width, out),
+    )
+
+
+def conv_decoder(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
+    """Codes (B, latent_dim) to logits (B, C, H, W): the mirror image of :func:`conv_encoder`."""
+    channels, side = shape[0], _quarter(shape)
+    return nn.Sequential(
+        nn.Linear(latent_dim, 8 * width),
+        nn.ReLU(),
+        nn.Linear(8 * width, 2 * width * side * side),
+        nn.ReLU(),
+        nn.Unflatten(1, (2 * width, side, side)),
+        nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
+    )
+
+
+def generator(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
+    """Noise (B, latent_dim) to logits (B, C, H, W), after DCGAN (Radford et al., 2016).
+
+    Batch norm between the transposed convolutions keeps a generator from collapsing early; there is
+    none in front of the output, which has to learn the pixels' own mean and scale.
+    """
+    channels, side = shape[0], _quarter(shape)
+    return nn.Sequential(
+        nn.Linear(latent_dim, 4 * width * side * side, bias=False),
+        nn.Unflatten(1, (4 * width, side, side)),
+        nn.BatchNorm2d(4 * width),
+        nn.ReLU(),
+        nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(2 * width),
+        nn.ReLU(),
+        nn.ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1),
+    )
+
+
+def discriminator(shape: Shape, width: int) -> nn.Sequential:
+    """Images (B, C, H, W) to one number each (B,): a logit for a GAN, a score for a Wasserstein critic.
+
+    There is no batch norm: each image is judged alone, as a gradient penalty needs it.
+    """
+    channels, side = shape[0], _quarter(shape)
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(2 * width, 4 * width, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(4 * width * side * side, 1),
+        nn.Flatten(0),
+    )
+
+
+class Classifier(nn.Module):
+    """A small convolutional classifier; ``features`` is its last hidden layer (B, 64)."""
+
+    def __init__(self, shape: Shape, classes: int, width: int = 32) -> None:
+        super().__init__()
+        side = _quarter(shape)
+        self.features = nn.Sequential(
+            nn.Conv2d(shape[0], width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(0.25),
+            nn.Linear(2 * width * side * side, 64),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to class logits (B, classes)."""
+        return self.head(self.features(x))
+
+
+def _quarter(shape: Shape) -> int:
+    """The side of the image after two halvings; refuses what cannot be halved twice."""
+    _, height, width = shape
+    if height != width or height % 4:
+        raise ValueError(f"Images of {height}×{width} pixels: these networks need a square side divisible by 4.")
+    return height // 4
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers training can change."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def pixels(logits: Tensor) -> Tensor:
+    """A decoder's logits as pixels in [0, 1], in float32 whatever the network ran in."""
+    return torch.sigmoid(logits.float())

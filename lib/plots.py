@@ -1,0 +1,146 @@
+"""Figures, image grids and animations from arrays, all in one look. Nothing here knows where arrays come from."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import imageio.v3 as iio
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from IPython.display import Image as DisplayedImage
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from lib.data import to_bytes
+
+_PALETTE = sns.color_palette("colorblind")
+COLORS = {"AE": _PALETTE[0], "VAE": _PALETTE[1], "GAN": _PALETTE[2], "PCA": _PALETTE[7], "real": (0.1, 0.1, 0.1)}
+"""A method keeps its colour in every figure of the book."""
+
+WIDTH = 7.5
+"""Inches of a figure that fills the page; text is sized for that width."""
+
+
+def use_style() -> None:
+    """The book's one matplotlib style: white ground drawn in, so that figures stay readable in dark mode."""
+    sns.set_theme(style="whitegrid", palette=_PALETTE)
+    plt.rcParams.update(
+        {
+            "figure.dpi": 150,
+            "savefig.dpi": 150,
+            "figure.figsize": (WIDTH, 3.6),
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "font.size": 11.5,
+            "axes.titlesize": 12,
+            "axes.labelsize": 11.5,
+            "xtick.labelsize": 10.5,
+            "ytick.labelsize": 10.5,
+            "legend.fontsize": 10.5,
+            "axes.edgecolor": "0.4",
+            "grid.color": "0.9",
+            "image.cmap": "gray",
+            "image.interpolation": "nearest",
+        }
+    )
+
+
+def label_lines(ax: Axes) -> None:
+    """Write each line's label at its right end, in its colour, instead of a legend."""
+    ends = sorted((line.get_ydata()[-1], line) for line in ax.get_lines() if not line.get_label().startswith("_"))
+    for y, line in ends:
+        ax.annotate(
+            line.get_label(),
+            (line.get_xdata()[-1], y),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=line.get_color(),
+        )
+
+
+def image_rows(rows: Mapping[str, Tensor], gap: int = 2) -> Figure:
+    """One row of images (N, C, H, W), pixels in [0, 1] or uint8, per label, the label at its left."""
+    tiled = {label: tile_row(images, gap) for label, images in rows.items()}
+    ratio = sum(image.shape[0] / image.shape[1] for image in tiled.values())
+    fig, axes = plt.subplots(len(rows), 1, figsize=(WIDTH, (WIDTH - 1.2) * ratio + 0.06 * len(rows)), squeeze=False)
+    for ax, (label, image) in zip(axes[:, 0], tiled.items(), strict=True):
+        ax.imshow(image, vmin=0, vmax=255)
+        ax.set(xticks=[], yticks=[])
+        ax.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+        ax.spines[:].set_visible(False)
+    return fig
+
+
+def tile_row(images: Tensor, gap: int = 2) -> np.ndarray:
+    """Images (N, C, H, W) side by side as uint8 (H, N·(W+gap)−gap, 3), white between them."""
+    array = _to_rgb(images)
+    padded = np.pad(array, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    return np.concatenate(list(padded), axis=1)[:, :-gap]
+
+
+def latent_scatter(ax: Axes, z: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Points (N, 2) coloured by class, each class named at its centre instead of in a legend."""
+    colors = sns.color_palette("husl", len(classes)) if len(classes) > 10 else sns.color_palette("tab10", len(classes))
+    ax.scatter(*z.T, c=[colors[label] for label in labels], s=3, alpha=0.5, linewidths=0, rasterized=True)
+    for label, name in enumerate(classes):
+        if (labels == label).any():
+            box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colors[label], "lw": 1.5}
+            ax.annotate(name, np.median(z[labels == label], axis=0), ha="center", va="center", size=10, bbox=box)
+
+
+def distance_heatmap(ax: Axes, distances: np.ndarray, classes: Sequence[str]) -> None:
+    """A symmetric matrix of distances between classes, each written in its cell."""
+    sns.heatmap(
+        distances,
+        ax=ax,
+        mask=np.triu(np.ones_like(distances, dtype=bool)),
+        annot=True,
+        fmt=".1f",
+        annot_kws={"size": 9.5},
+        cmap="viridis",
+        square=True,
+        xticklabels=classes,
+        yticklabels=classes,
+        cbar_kws={"shrink": 0.8},
+    )
+    ax.grid(False)
+    ax.tick_params(rotation=0)
+
+
+def walk_gif(rows: Mapping[str, Tensor], alt: str, scale: int = 2, hold: int = 800, step: int = 80) -> DisplayedImage:
+    """An animation of images (T, N, C, H, W) per labelled row, there and back, resting at both ends.
+
+    ``scale`` enlarges pixels; ``hold`` and ``step`` are milliseconds at the ends and in between.
+    """
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 16)
+    margin = 12 + max(int(font.getlength(label)) for label in rows)
+    frames = []
+    for moment in range(len(next(iter(rows.values())))):
+        strips = [tile_row(images[moment], gap=4).repeat(scale, 0).repeat(scale, 1) for images in rows.values()]
+        height = sum(strip.shape[0] + 8 for strip in strips)
+        canvas = Image.new("RGB", (margin + strips[0].shape[1], height), "white")
+        draw, top = ImageDraw.Draw(canvas), 4
+        for label, strip in zip(rows, strips, strict=True):
+            canvas.paste(Image.fromarray(strip), (margin, top))
+            draw.text((margin - 8, top + strip.shape[0] // 2), label, fill="black", font=font, anchor="rm")
+            top += strip.shape[0] + 8
+        frames.append(np.asarray(canvas))
+    there_and_back = frames + frames[-2:0:-1]
+    durations = [step] * len(there_and_back)
+    durations[0] = durations[len(frames) - 1] = hold
+    buffer = io.BytesIO()
+    iio.imwrite(buffer, np.stack(there_and_back), extension=".gif", duration=durations, loop=0)
+    return DisplayedImage(buffer.getvalue(), format="gif", alt=alt)
+
+
+def _to_rgb(images: Tensor) -> np.ndarray:
+    """Images (N, C, H, W), C = 1 or 3, as uint8 (N, H, W, 3)."""
+    if images.is_floating_point():
+        images = to_bytes(images)
+    array = images.cpu().permute(0, 2, 3, 1).numpy()
+    return array.repeat(3, axis=-1) if array.shape[-1] == 1 else array

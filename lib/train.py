@@ -1,0 +1,401 @@
+"""The one training loop: batches, steps, ``fit``, seeds and checkpoints.
+
+``fit`` knows nothing of models, losses or data sets. It draws batches, calls a step and records what
+the step returns. A step owns its optimisers, so that one with two of them (a GAN) needs nothing special.
+"""
+
+import ast
+import hashlib
+import inspect
+import math
+import os
+import random
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.data import to_unit
+from lib.files import atomic_write
+
+Losses = dict[str, Tensor]
+"""Losses by name: 0-d tensors, still on the device."""
+
+
+class Stateful(Protocol):
+    """What a checkpoint can hold: modules, optimisers, schedulers, :class:`Batches`."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+class Step(Protocol):
+    """One update from one batch. ``parts`` names everything the update changes."""
+
+    parts: Mapping[str, Stateful]
+
+    def __call__(self, batch: tuple[Tensor, ...]) -> Losses: ...
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss became nan or infinite; the message holds the step, all losses of it and a hint."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read; the message names the file and the remedy."""
+
+
+# --- batches ---------------------------------------------------------------------------------------
+
+
+class Batches:
+    """Endless shuffled batches of tensors that share their first axis, by indexing.
+
+    Every epoch is a fresh permutation: each example comes exactly once. The last batch of an epoch is
+    smaller where ``batch_size`` does not divide the set, or left out with ``drop_last``. uint8 tensors
+    are taken for pixels and come as float32 in [0, 1]; all others come as they are.
+
+    The tensors may live on any device and batches come on that device. The order is drawn on the CPU
+    from a generator of its own, so it is the same everywhere and nothing else that draws disturbs it.
+    """
+
+    def __init__(self, *tensors: Tensor, batch_size: int, seed: int = 0, drop_last: bool = False) -> None:
+        sizes = {len(tensor) for tensor in tensors}
+        if len(sizes) != 1:
+            raise ValueError(f"Batches needs tensors of one length, got lengths {sorted(sizes)}.")
+        self.size = sizes.pop()
+        if not 1 <= batch_size <= self.size:
+            raise ValueError(f"batch_size={batch_size}: choose 1 to {self.size}, the number of examples.")
+        self.tensors = tensors
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self._generator = torch.Generator().manual_seed(seed)
+        self._start_epoch()
+
+    def __len__(self) -> int:
+        """Batches in one epoch."""
+        return self.size // self.batch_size if self.drop_last else math.ceil(self.size / self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return self
+
+    def __next__(self) -> tuple[Tensor, ...]:
+        if self._taken == len(self):
+            self._start_epoch()
+        start = self._taken * self.batch_size
+        index = self._order[start : start + self.batch_size]
+        self._taken += 1
+        chosen = (tensor[index] for tensor in self.tensors)
+        return tuple(to_unit(part) if part.dtype == torch.uint8 else part for part in chosen)
+
+    def _start_epoch(self) -> None:
+        self._epoch_state = self._generator.get_state()
+        self._order = torch.randperm(self.size, generator=self._generator).to(self.tensors[0].device)
+        self._taken = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self._epoch_state, "taken": self._taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
+        self._start_epoch()
+        self._taken = state["taken"]
+
+
+# --- steps -----------------------------------------------------------------------------------------
+
+
+class GradientStep:
+    """The step of a model with one optimiser: forward, backward, update.
+
+    ``loss_fn(*batch)`` returns losses by name; the one called ``loss`` is minimised, the others are
+    recorded. ``model`` is put in training mode at each step, so that an evaluation in between that
+    forgot to do so cannot leave batch norm or dropout switched off.
+
+    ``clip`` bounds the gradient's norm; ``amp`` runs ``loss_fn`` under autocast in that dtype.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_fn: Callable[..., Losses],
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        clip: float | None = None,
+        amp: torch.dtype | None = None,
+    ) -> None:
+        self.model, self.loss_fn, self.optimizer, self.scheduler = model, loss_fn, optimizer, scheduler
+        self.clip, self.amp = clip, amp
+        self.parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer}
+        if scheduler is not None:
+            self.parts["scheduler"] = scheduler
+
+    def __call__(self, batch: tuple[Tensor, ...]) -> Losses:
+        self.model.train()
+        with torch.autocast(batch[0].device.type, self.amp, enabled=self.amp is not None):
+            losses = self.loss_fn(*batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        return {name: value.detach() for name, value in losses.items()}
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients inside; every module's own mode again afterwards."""
+    modes = [(module, module.training) for parent in modules for module in parent.modules()]
+    try:
+        for parent in modules:
+            parent.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+# --- the loop --------------------------------------------------------------------------------------
+
+
+@dataclass
+class History:
+    """What a run recorded: every loss at every step, probes, and the seconds it took."""
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    """Name -> float32 (steps,), on the CPU."""
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    """What ``probe`` returned, with the ``step`` it was taken after."""
+    seconds: float = 0.0
+    """Training time, resumed runs included, time lost to a kill not."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.losses.values()), ()))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.losses[name].numpy()
+
+    def smooth(self, name: str, window: int) -> tuple[np.ndarray, np.ndarray]:
+        """Steps and means of consecutive windows, for a readable curve."""
+        window = max(1, min(window, len(self)))
+        values = self[name][: len(self) // window * window].reshape(-1, window).mean(1)
+        return np.arange(1, len(values) + 1) * window, values
+
+    def append(self, losses: dict[str, Tensor]) -> None:
+        if self.losses and self.losses.keys() != losses.keys():
+            raise ValueError(f"A step returned losses {sorted(losses)}, earlier ones {sorted(self.losses)}.")
+        self.losses = {
+            name: torch.cat([self.losses[name], values]) if self.losses else values for name, values in losses.items()
+        }
+
+
+def fit(
+    step: Step,
+    batches: Batches,
+    steps: int,
+    *,
+    log_every: int = 50,
+    probe: Callable[[], dict[str, Any]] | None = None,
+    probe_every: int | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 500,
+    label: str = "training",
+) -> History:
+    """Call ``step`` on ``steps`` batches and record the losses it returns.
+
+    Losses stay on the device and are read back once per ``log_every`` steps, so a GPU is never waited
+    for in between. ``probe()`` is called after every ``probe_every`` steps and after the last; what it
+    returns (numbers and tensors by name) is kept in the history, and random numbers that it draws do not
+    change the training.
+
+    With ``checkpoint``, everything that the next step depends on is saved every ``checkpoint_every``
+    steps, and a run that was killed goes on from there to the same result. The file is
+    ``<checkpoint>-<fingerprint>.pt``, the fingerprint taken of the initial weights, hyper-parameters,
+    data, random state, loss code and ``steps``: another experiment never resumes this one's file.
+
+    Raises :class:`NonFiniteLoss` naming the step, and :class:`CheckpointError` for an unreadable file.
+    """
+    if steps < 1:
+        raise ValueError(f"steps={steps}: train for at least one step.")
+    history = History()
+    store = None
+    if checkpoint is not None:
+        store = _Checkpoint(checkpoint, step, batches, steps)
+        store.restore(history)
+    start, before = time.perf_counter(), history.seconds
+    recent: list[Losses] = []
+    with _progress(label, steps, len(history)) as bar:
+        for done in range(len(history) + 1, steps + 1):
+            recent.append(step(next(batches)))
+            last = done == steps
+            probing = probe is not None and (last or (probe_every is not None and done % probe_every == 0))
+            saving = store is not None and (last or done % checkpoint_every == 0)
+            if last or probing or saving or done % log_every == 0:
+                history.append(_read_back(recent, history))
+                bar.update(len(recent))
+                bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in history.losses.items()}, refresh=False)
+                recent = []
+            if probing:
+                with torch.random.fork_rng():
+                    history.probes.append({"step": done, **probe()})
+            history.seconds = before + time.perf_counter() - start
+            if saving:
+                store.save(history)
+    return history
+
+
+def _read_back(recent: list[Losses], history: History) -> dict[str, Tensor]:
+    """The recent losses, name -> float32 (window,), in one transfer; refuses what is not finite."""
+    names = list(recent[0])
+    table = torch.stack([torch.stack([losses[name].float() for name in names]) for losses in recent]).cpu()
+    wrong = (~table.isfinite()).any(1).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        values = ", ".join(f"{name} = {value:.6g}" for name, value in zip(names, table[row].tolist(), strict=True))
+        raise NonFiniteLoss(
+            f"Step {len(history) + row + 1}: {values}. The weights are lost from here on. Try a smaller learning "
+            "rate, a bound on the gradient (clip), or float32 where bfloat16 was used."
+        )
+    return dict(zip(names, table.T.contiguous(), strict=True))
+
+
+@contextmanager
+def _progress(label: str, steps: int, done: int) -> Iterator[Any]:
+    """A live bar where someone is watching: in JupyterLab, VS Code, Colab or a terminal; none elsewhere.
+
+    A notebook that papermill executes must stay clean. There $LWL_PROGRESS may name a file to follow.
+    """
+    kernel = "ipykernel" in sys.modules
+    watched = {"JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"} & os.environ.keys()
+    target: TextIO | None = None
+    if path := os.environ.get("LWL_PROGRESS"):
+        target = open(path, "a")  # noqa: SIM115 — closed below
+    if kernel and watched and target is None:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm
+    silent = target is None and not (watched if kernel else sys.stderr.isatty())
+    try:
+        with tqdm(total=steps, initial=done, desc=label, leave=False, file=target, disable=silent) as bar:
+            yield bar
+    finally:
+        if target is not None:
+            target.close()
+
+
+# --- repeatable runs -------------------------------------------------------------------------------
+
+
+def seed(value: int) -> None:
+    """Seed Python, NumPy and torch. One CPU machine with one thread count then repeats a run bit for bit."""
+    random.seed(value)
+    np.random.seed(value)
+    torch.manual_seed(value)
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class _Checkpoint:
+    """One run's file: tensors and plain numbers only, so that reading it never runs code."""
+
+    def __init__(self, stem: Path, step: Step, batches: Batches, steps: int) -> None:
+        parts = getattr(step, "parts", None)
+        if not parts:
+            raise CheckpointError(f"{type(step).__name__} has no `parts`: name there what the checkpoint must hold.")
+        self.parts: dict[str, Stateful] = {**parts, "batches": batches}
+        fingerprint = _fingerprint([self._states(), batches.tensors, batches.batch_size, steps, _random_state()])
+        self.path = stem.with_name(f"{stem.name}-{_fingerprint([fingerprint, _code(step)])[:12]}.pt")
+
+    def _states(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def save(self, history: History) -> None:
+        with atomic_write(self.path) as temporary:
+            torch.save(
+                {"parts": self._states(), "random": _random_state(), "history": vars(history)},
+                temporary,
+            )
+
+    def restore(self, history: History) -> None:
+        if not self.path.exists():
+            return
+        try:
+            saved = torch.load(self.path, weights_only=True, map_location="cpu")
+        except Exception as error:
+            raise CheckpointError(f"{self.path} cannot be read ({error}): delete it to train anew.") from error
+        for name, part in self.parts.items():
+            part.load_state_dict(saved["parts"][name])
+        _set_random_state(saved["random"])
+        vars(history).update(saved["history"])
+
+
+def _fingerprint(value: Any) -> str:
+    """SHA-256 of nested dicts, sequences, tensors and plain values."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                digest.update(repr(key).encode())
+                add(item)
+        elif isinstance(value, (list, tuple)):
+            digest.update(f"[{len(value)}".encode())
+            for item in value:
+                add(item)
+        else:
+            digest.update(repr(value).encode())
+
+    add(value)
+    return digest.hexdigest()
+
+
+def _code(step: Step) -> str:
+    """The source of a step's loss function, or of the step's own class; empty where Python has none."""
+    try:
+        return strip_docs(textwrap.dedent(inspect.getsource(getattr(step, "loss_fn", type(step)))))
+    except (OSError, TypeError, SyntaxError):
+        return ""
+
+
+def strip_docs(source: str) -> str:
+    """Python code without comments, docstrings and layout: equal for sources that compute the same."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            match body[0].value:
+                case ast.Constant(value=str()):
+                    body.pop(0)
+    return ast.dump(tree)

@@ -1,0 +1,111 @@
+"""The autoencoder and the variational autoencoder: models, objectives, and the terms of the ELBO.
+
+Every term is per example, shape (B,), in nats where it is a log-probability; the mean over the batch is
+taken once, last. Networks come in as arguments.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lib.nets import pixels
+
+
+def reparameterise(mu: Tensor, logvar: Tensor) -> Tensor:
+    """Draw z ~ N(mu, diag(exp(logvar))), shape of ``mu``, so that gradients reach mu and logvar.
+
+    Kingma and Welling (2014), section 2.4: z = mu + sigma · eps with eps ~ N(0, I).
+    """
+    eps = torch.randn_like(mu)
+    return mu + torch.exp(0.5 * logvar) * eps
+
+
+def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mu, diag(exp(logvar))) ‖ N(0, I)) in nats, (B, D) -> (B,).
+
+    Kingma and Welling (2014), appendix B: ½ Σ_d (mu_d² + sigma_d² − 1 − log sigma_d²).
+    """
+    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
+
+
+def gaussian_log_likelihood(x: Tensor, x_hat: Tensor, log_sigma: Tensor) -> Tensor:
+    """log N(x; x_hat, sigma² I) in nats, summed over pixels, (B, C, H, W) -> (B,).
+
+    One sigma for all pixels. With sigma fixed this is the squared error, scaled and shifted: it is sigma
+    that sets how much a unit of squared error weighs against a nat of KL.
+    """
+    squared_error = ((x - x_hat) / log_sigma.exp()) ** 2
+    return -(0.5 * squared_error + log_sigma + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
+    """‖x − x_hat‖², summed over pixels, (B, C, H, W) -> (B,)."""
+    return ((x - x_hat) ** 2).flatten(1).sum(1)
+
+
+class Autoencoder(nn.Module):
+    """A deterministic code: z = encoder(x), x_hat = sigmoid(decoder(z))."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to codes (B, D)."""
+        return self.encoder(x).float()
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes (B, D) to images (B, C, H, W), pixels in [0, 1]."""
+        return pixels(self.decoder(z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+
+class VAE(nn.Module):
+    """A Gaussian posterior per image, a standard normal prior, a Gaussian likelihood with one learned sigma.
+
+    ``encoder`` ends in 2·D numbers, mu and logvar. Learning sigma (Rybkin et al., 2021, "Simple and
+    effective VAE training with calibrated decoders") leaves no weight between the two terms to tune.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.log_sigma = nn.Parameter(torch.tensor(-1.0))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W) to mu and logvar, each (B, D)."""
+        mu, logvar = self.encoder(x).float().chunk(2, dim=1)
+        return mu, logvar
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Codes (B, D) to mean images (B, C, H, W), pixels in [0, 1]."""
+        return pixels(self.decoder(z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The reconstruction from the posterior's mean."""
+        return self.decode(self.encode(x)[0])
+
+
+def elbo_terms(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(x | z) at one z ~ q(z | x), and KL(q(z | x) ‖ p(z)), each (B,) in nats; the ELBO is their difference."""
+    mu, logvar = vae.encode(x)
+    x_hat = vae.decode(reparameterise(mu, logvar))
+    return gaussian_log_likelihood(x, x_hat, vae.log_sigma), gaussian_kl(mu, logvar)
+
+
+def vae_loss(vae: VAE, x: Tensor, likelihood_weight: float = 1.0, kl_weight: float = 1.0) -> dict[str, Tensor]:
+    """The negative ELBO in nats per image, averaged over the batch, with its two terms.
+
+    A weight of 0 leaves a term out of what is minimised; both terms are reported all the same.
+    """
+    log_likelihood, kl = elbo_terms(vae, x)
+    loss = -(likelihood_weight * log_likelihood - kl_weight * kl).mean()
+    return {"loss": loss, "log_likelihood": log_likelihood.mean(), "kl": kl.mean()}
+
+
+def autoencoder_loss(autoencoder: Autoencoder, x: Tensor) -> dict[str, Tensor]:
+    """‖x − x_hat‖² per image, averaged over the batch."""
+    return {"loss": squared_error(x, autoencoder(x)).mean()}
