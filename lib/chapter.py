@@ -143,11 +143,10 @@ class Run:
         key = hashlib.sha256(repr((sorted(self.parameters.items()), torch.__version__, _code())).encode())
         return ROOT / "_build" / "checkpoints" / self.name / key.hexdigest()[:12] / label
 
-    def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> str:
-        """Glue a number to the page under ``name`` and return it as text, with ± its error if it has one."""
+    def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> None:
+        """Glue a number to the page under ``name``, with ± its error if it has one."""
         text = plus_minus(value, error, form)
         _glue(name, text, {"value": value, "error": error, "unit": unit, "text": text})
-        return text
 
     def finish(self, data: ImageData) -> None:
         """Record where the numbers of this run came from: data, code, machine, duration, memory."""
@@ -198,10 +197,10 @@ def say(text: str) -> None:
     display(Markdown(inspect.cleandoc(text)))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Show a table: the first column to the left, numbers to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], text_columns: int = 1) -> None:
+    """Show a table: the first ``text_columns`` columns to the left, numbers to the right."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, *rows)]
-    lines.insert(1, "|:--|" + "--:|" * (len(header) - 1))
+    lines.insert(1, "|" + ":--|" * text_columns + "--:|" * (len(header) - text_columns))
     display(Markdown("\n".join(lines)))
 
 

@@ -13,9 +13,9 @@ from lib.nets import pixels
 
 
 def reparameterise(mu: Tensor, logvar: Tensor) -> Tensor:
-    """Draw z ~ N(mu, diag(exp(logvar))), shape of ``mu``, so that gradients reach mu and logvar.
+    """Draw z ~ N(mu, diag(exp(logvar))), (B, D), so that both get gradients.
 
-    Kingma and Welling (2014), section 2.4: z = mu + sigma · eps with eps ~ N(0, I).
+    Kingma and Welling (2014), section 2.4: z = mu + sigma · eps, eps ~ N(0, I).
     """
     eps = torch.randn_like(mu)
     return mu + torch.exp(0.5 * logvar) * eps
@@ -24,7 +24,7 @@ def reparameterise(mu: Tensor, logvar: Tensor) -> Tensor:
 def gaussian_kl(mu: Tensor, logvar: Tensor) -> Tensor:
     """KL(N(mu, diag(exp(logvar))) ‖ N(0, I)) in nats, (B, D) -> (B,).
 
-    Kingma and Welling (2014), appendix B: ½ Σ_d (mu_d² + sigma_d² − 1 − log sigma_d²).
+    Kingma and Welling (2014), appendix B: ½ Σ_d (mu² + sigma² − 1 − log sigma²).
     """
     return 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum(1)
 
@@ -97,10 +97,10 @@ def elbo_terms(vae: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     return gaussian_log_likelihood(x, x_hat, vae.log_sigma), gaussian_kl(mu, logvar)
 
 
-def vae_loss(vae: VAE, x: Tensor, likelihood_weight: float = 1.0, kl_weight: float = 1.0) -> dict[str, Tensor]:
-    """The negative ELBO in nats per image, averaged over the batch, with its two terms.
+def vae_loss(vae: VAE, x: Tensor, likelihood_weight: float = 1, kl_weight: float = 1) -> dict[str, Tensor]:
+    """The negative ELBO in nats per image, averaged over the batch, and its terms.
 
-    A weight of 0 leaves a term out of what is minimised; both terms are reported all the same.
+    A weight of 0 leaves a term out of what is minimised; both are reported.
     """
     log_likelihood, kl = elbo_terms(vae, x)
     loss = -(likelihood_weight * log_likelihood - kl_weight * kl).mean()

@@ -93,8 +93,7 @@ def displayed(monkeypatch):
 
 
 def test_a_recorded_number_is_glued_with_its_error(displayed):
-    text = chapter.Run("x", {}, torch.device("cpu")).record("mse", 0.01234, ".3f", "per pixel", error=0.002)
-    assert text == "0.012 ± 0.002"
+    chapter.Run("x", {}, torch.device("cpu")).record("mse", 0.01234, ".3f", "per pixel", error=0.002)
     ((data, options),) = displayed
     assert data == {"application/papermill.record/text/plain": "0.012 ± 0.002"}
     assert options["metadata"]["scrapbook"]["name"] == "mse"
@@ -112,5 +111,5 @@ def test_provenance_names_data_code_and_machine(displayed):
 
 
 def test_tables_are_markdown(displayed):
-    chapter.table(["a", "b"], [("x", 1), ("y", 2)])
-    assert displayed[0][0].data == "| a | b |\n|:--|--:|\n| x | 1 |\n| y | 2 |"
+    chapter.table(["a", "b", "c"], [("x", 1, 2), ("y", 3, 4)], text_columns=2)
+    assert displayed[0][0].data == "| a | b | c |\n|:--|:--|--:|\n| x | 1 | 2 |\n| y | 3 | 4 |"
