@@ -70,7 +70,7 @@ rule html:
     input:
         rules.chapters.input,
         pages=[str(path) for path in sorted(Path("book").iterdir()) if path.is_file()],
-        listings=sorted(map(str, Path("lib").glob("*.py"))),
+        assembly="lib/book.py",
         configuration=["_config.yml", "_toc.yml"],
     output:
         "_build/html/index.html",

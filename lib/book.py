@@ -82,13 +82,12 @@ def records(executed: nbformat.NotebookNode) -> dict[str, Any]:
 
 
 def assemble(profile: str, out: Path, root: Path = ROOT) -> None:
-    """Lay out in ``out`` what Jupyter Book builds: configuration, pages, ``lib`` for its listings, executed chapters.
+    """Lay out in ``out`` what Jupyter Book builds: configuration, pages and executed chapters.
 
     Raises :class:`BookError` for a chapter that has not been executed, or whose code has changed since.
     """
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(root / "book", out / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*", "profiles"))
-    shutil.copytree(root / "lib", out / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, out)
     for chapter in chapters(root):

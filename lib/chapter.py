@@ -12,6 +12,7 @@ import json
 import platform
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,6 +191,12 @@ def start(name: str, namespace: dict[str, Any], rules: Mapping[str, Rule]) -> Ru
 def plus_minus(value: float, error: float | None, form: str) -> str:
     """A number as text, with ± its error if it has one."""
     return format(value, form) + (f" ± {format(error, form)}" if error is not None else "")
+
+
+def show_code(*objects: Any) -> None:
+    """Show the source of functions or classes: the very code that runs, wherever the notebook is read."""
+    for shown in objects:
+        display(Markdown(f"```python\n{textwrap.dedent(inspect.getsource(shown))}```"))
 
 
 def say(text: str) -> None:

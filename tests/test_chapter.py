@@ -113,3 +113,10 @@ def test_provenance_names_data_code_and_machine(displayed):
 def test_tables_are_markdown(displayed):
     chapter.table(["a", "b", "c"], [("x", 1, 2), ("y", 3, 4)], text_columns=2)
     assert displayed[0][0].data == "| a | b | c |\n|:--|:--|--:|\n| x | 1 | 2 |\n| y | 3 | 4 |"
+
+
+def test_shown_code_is_the_code_that_runs(displayed):
+    chapter.show_code(above, chapter.Run.record)
+    assert displayed[0][0].data.startswith("```python\ndef above(low: float")
+    assert displayed[1][0].data.startswith("```python\ndef record(")  # a method loses its indentation
+    assert all(shown.data.endswith("```") for shown, _ in displayed)
