@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PROFILE ?= demo
-SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --max-checksum-file-size 100MB --quiet host progress rules
+SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --max-checksum-file-size 100MB
 
 .PHONY: book html chapter test lab clean
 
