@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -80,6 +81,8 @@ def check_parameters(namespace: Mapping[str, Any], rules: Mapping[str, Rule]) ->
         value = namespace[name]
         if kind is float and type(value) is int:
             value = float(value)
+        elif kind == list[float] and type(value) is list:
+            value = [float(entry) if type(entry) is int else entry for entry in value]
         values[name] = value
         if problem := _mistyped(name, value, kind):
             problems.append(problem)
@@ -117,7 +120,11 @@ def _mistyped(name: str, value: Any, kind: Any) -> str | None:
     if item is not None:
         if type(value) is list and all(type(entry) is item for entry in value):
             return None
-        return f"{name} = {value!r}: a list of {item.__name__} is wanted, as in [1, 2]."
+        example = "[0.1, 0.2]" if item is float else "[64, 32]"
+        return (
+            f"{name} = {value!r}: a list of {item.__name__} is wanted. With papermill, "
+            f"write -y '{name}: {example}' (its -p takes no lists)."
+        )
     if type(value) is kind:
         return None
     advice = {
@@ -142,7 +149,8 @@ class Run:
     def checkpoint(self, label: str) -> Path:
         """Where a training of this run keeps its state: other parameters or other code, another folder."""
         key = hashlib.sha256(repr((sorted(self.parameters.items()), torch.__version__, _code())).encode())
-        return ROOT / "_build" / "checkpoints" / self.name / key.hexdigest()[:12] / label
+        root = Path(os.environ.get("LWL_CHECKPOINTS") or ROOT / "_build" / "checkpoints")
+        return root / self.name / key.hexdigest()[:12] / label
 
     def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> None:
         """Glue a number to the page under ``name``, with ± its error if it has one."""

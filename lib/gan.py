@@ -56,7 +56,7 @@ class GANStep:
     ) -> None:
         self.generator, self.discriminator = generator, discriminator
         self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
-        self.latent_dim = latent_dim
+        self.latent_dim, self.ema_decay = latent_dim, ema_decay
         self.ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
         self.parts = {
             "generator": generator,
@@ -72,7 +72,7 @@ class GANStep:
         z = torch.randn(len(x), self.latent_dim, device=x.device)
         x_fake = pixels(self.generator(z))
 
-        # Detached: the discriminator's update must not move the generator.
+        # Detached: the generator's graph is still needed for its own update.
         real_logits = self.discriminator(x)
         fake_logits = self.discriminator(x_fake.detach())
         d_loss = discriminator_loss(real_logits, fake_logits)
@@ -80,7 +80,7 @@ class GANStep:
         d_loss.backward()
         self.discriminator_optimizer.step()
 
-        # The discriminator stands still while the generator learns from it.
+        # No gradients for the discriminator's weights: nobody would use them.
         self.discriminator.requires_grad_(False)
         g_loss = generator_loss(self.discriminator(x_fake))
         self.generator_optimizer.zero_grad(set_to_none=True)
