@@ -63,6 +63,56 @@ def conv_decoder(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
     )
 
 
+def pooled_encoder(shape: Shape, out: int) -> nn.Sequential:
+    """28×28 images (B, C, 28, 28) to (B, out), by convolution and average pooling down to 256 numbers.
+
+    The encoder that report 004's course hands out with its assignment.
+    """
+    channels = _exactly_28(shape)
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3),  # (B, 32, 26, 26)
+        nn.ELU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(32, 64, 3),  # (B, 64, 11, 11)
+        nn.ELU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(64, 256, 5),  # (B, 256, 1, 1)
+        nn.ELU(),
+        nn.Flatten(),
+        nn.Linear(256, out),
+    )
+
+
+def upsampled_decoder(latent_dim: int, shape: Shape) -> nn.Sequential:
+    """Codes (B, latent_dim) to logits (B, C, 28, 28), by bilinear upsampling between convolutions.
+
+    The decoder of the same assignment. Its first layer, a 5×5 convolution of a single pixel padded by 4,
+    is written as the transposed convolution that it is, at a 25th of the work.
+    """
+    channels = _exactly_28(shape)
+    return nn.Sequential(
+        nn.Linear(latent_dim, 256),
+        nn.ELU(),
+        nn.Unflatten(1, (256, 1, 1)),
+        nn.ConvTranspose2d(256, 64, 5),  # (B, 64, 5, 5)
+        nn.ELU(),
+        nn.UpsamplingBilinear2d(scale_factor=2),
+        nn.Conv2d(64, 32, 3, padding=2),  # (B, 32, 12, 12)
+        nn.ELU(),
+        nn.UpsamplingBilinear2d(scale_factor=2),
+        nn.Conv2d(32, 16, 3, padding=2),  # (B, 16, 26, 26)
+        nn.ELU(),
+        nn.Conv2d(16, channels, 3, padding=2),
+    )
+
+
+def _exactly_28(shape: Shape) -> int:
+    """The number of channels of 28×28 images; refuses others."""
+    if tuple(shape[1:]) != (28, 28):
+        raise ValueError(f"Images of {shape[1]}×{shape[2]} pixels: these networks are made for 28×28.")
+    return shape[0]
+
+
 def generator(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
     """Noise (B, latent_dim) to logits (B, C, H, W), after DCGAN (Radford et al., 2016).
 
