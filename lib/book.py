@@ -17,7 +17,6 @@ import yaml
 
 from lib.files import ROOT
 
-RECORD = "application/papermill.record/"
 PROGRESS = "application/vnd.jupyter.widget-view+json"
 
 
@@ -76,9 +75,9 @@ def records(executed: nbformat.NotebookNode) -> dict[str, Any]:
     found = {}
     for cell in executed.cells:
         for output in cell.get("outputs", []):
-            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
-            if name is not None:
-                found[name] = output["data"][RECORD + "application/json"]
+            metadata = output.get("metadata", {})
+            if "record" in metadata:
+                found[metadata["scrapbook"]["name"]] = metadata["record"]
     return found
 
 

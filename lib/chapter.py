@@ -145,7 +145,7 @@ class Run:
 
     def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> str:
         """Glue a number to the page under ``name`` and return it as text, with ± its error if it has one."""
-        text = format(value, form) + (f" ± {format(error, form)}" if error is not None else "")
+        text = plus_minus(value, error, form)
         _glue(name, text, {"value": value, "error": error, "unit": unit, "text": text})
         return text
 
@@ -163,7 +163,7 @@ class Run:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "seconds": round(time.perf_counter() - self._start, 1),
-            "peak_memory_gb": round(peak / 1e9, 2),
+            "peak_memory_gb": peak and round(peak / 1e9, 2),
             "parameters": self.parameters,
         }
         _glue("provenance", json.dumps(facts), facts)
@@ -188,6 +188,11 @@ def start(name: str, namespace: dict[str, Any], rules: Mapping[str, Rule]) -> Ru
     return Run(name, parameters, torch.device(device))
 
 
+def plus_minus(value: float, error: float | None, form: str) -> str:
+    """A number as text, with ± its error if it has one."""
+    return format(value, form) + (f" ± {format(error, form)}" if error is not None else "")
+
+
 def say(text: str) -> None:
     """Show a sentence that was computed: prose whose numbers and verdicts follow the run."""
     display(Markdown(inspect.cleandoc(text)))
@@ -202,8 +207,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 def _glue(name: str, text: str, value: dict[str, Any]) -> None:
     """What myst_nb.glue does, without importing Sphinx: an output that the page can quote and that shows nothing."""
-    data = {RECORD + "text/plain": text, RECORD + "application/json": value}
-    display(data, metadata={"scrapbook": {"name": name, "mime_prefix": RECORD}}, raw=True)
+    metadata = {"scrapbook": {"name": name, "mime_prefix": RECORD}, "record": value}
+    display({RECORD + "text/plain": text}, metadata=metadata, raw=True)
 
 
 def _code() -> list[str]:
@@ -225,11 +230,11 @@ def _commit() -> str:
         return "unknown"
 
 
-def _peak_resident_bytes() -> float:
-    """The most memory this process has held; nan where the system does not tell."""
+def _peak_resident_bytes() -> float | None:
+    """The most memory this process has held; None where the system does not tell."""
     try:
         import resource
     except ImportError:  # Windows
-        return float("nan")
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)

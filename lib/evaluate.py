@@ -6,6 +6,7 @@ always printed beside the floor, the distance of real test images, equally many,
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,13 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from lib.data import Split, to_bytes, to_unit
 from lib.nets import Classifier
-from lib.train import Batches, GradientStep, evaluating, fit
+from lib.train import Batches, adam_one_cycle, evaluating, fit
 
 
-def in_batches(function: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
-    """``function`` over images, uint8 or [0, 1] pixels (N, C, H, W), without gradients, in batches."""
-    parts = []
-    with evaluating(*([function] if isinstance(function, nn.Module) else [])), torch.no_grad():
-        for part in images.split(batch):
-            parts.append(function(to_unit(part) if part.dtype == torch.uint8 else part))
-    return torch.cat(parts)
+def in_batches(module: nn.Module, images: Tensor, batch: int = 500) -> Tensor:
+    """``module`` over images, uint8 or [0, 1] pixels (N, C, H, W), in evaluation mode, without gradients."""
+    with evaluating(module):
+        return torch.cat([module(to_unit(part) if part.dtype == torch.uint8 else part) for part in images.split(batch)])
 
 
 def mse(x: Tensor, x_hat: Tensor) -> float:
@@ -47,6 +45,20 @@ def pca_mse(train: Tensor, test: Tensor, dim: int) -> float:
     return float(np.mean((pca.inverse_transform(pca.transform(x_test)) - x_test) ** 2))
 
 
+def knn_accuracy(z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor, k: int) -> float:
+    """The fraction of codes (N, D) whose ``k`` nearest training codes name their class, by majority."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    neighbours = KNeighborsClassifier(k).fit(z_train.cpu().numpy(), y_train.cpu().numpy())
+    return float(neighbours.score(z_test.cpu().numpy(), y_test.cpu().numpy()))
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and its standard error over repeated runs; None for the error of a single run."""
+    mean = float(np.mean(values))
+    return mean, float(np.std(values, ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+
+
 # --- the classifier whose features measure distance ------------------------------------------------
 
 
@@ -63,14 +75,11 @@ def train_classifier(
     classifier = Classifier(tuple(train.images.shape[1:]), classes, width).to(train.images.device)
     batches = Batches(train.images, train.labels, batch_size=min(128, len(train)), seed=seed)
     steps = epochs * len(batches)
-    optimizer = torch.optim.Adam(classifier.parameters())
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps + 1)
 
     def loss_fn(x: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"loss": F.cross_entropy(classifier(x), labels)}
 
-    step = GradientStep(classifier, loss_fn, optimizer, scheduler)
-    fit(step, batches, steps, checkpoint=checkpoint, label="classifier")
+    fit(adam_one_cycle(classifier, loss_fn, steps, 3e-3), batches, steps, checkpoint=checkpoint, label="classifier")
     return classifier.eval()
 
 

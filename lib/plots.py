@@ -11,6 +11,7 @@ from IPython.display import Image as DisplayedImage
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib_inline.config import InlineBackend
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -47,20 +48,8 @@ def use_style() -> None:
             "image.interpolation": "nearest",
         }
     )
-
-
-def label_lines(ax: Axes) -> None:
-    """Write each line's label at its right end, in its colour, instead of a legend."""
-    ends = sorted((line.get_ydata()[-1], line) for line in ax.get_lines() if not line.get_label().startswith("_"))
-    for y, line in ends:
-        ax.annotate(
-            line.get_label(),
-            (line.get_xdata()[-1], y),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=line.get_color(),
-        )
+    # Figures come out as wide as they were asked for, so that their text has the size it was given.
+    InlineBackend.instance().print_figure_kwargs = {"bbox_inches": None}
 
 
 def image_rows(rows: Mapping[str, Tensor], gap: int = 2) -> Figure:
@@ -96,35 +85,37 @@ def tile_row(images: Tensor, gap: int = 2) -> np.ndarray:
 
 
 def latent_scatter(ax: Axes, z: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
-    """Points (N, 2) coloured by class, each class named at its centre instead of in a legend."""
-    colors = sns.color_palette("husl", len(classes)) if len(classes) > 10 else sns.color_palette("tab10", len(classes))
-    ax.scatter(*z.T, c=[colors[label] for label in labels], s=3, alpha=0.5, linewidths=0, rasterized=True)
+    """Points (N, 2), or (N, 3) in 3-D axes, coloured by class, each class named at its centre."""
+    colors = sns.color_palette("husl", len(classes)) if len(classes) > 10 else _PALETTE
+    size = np.clip(6000 / len(z), 2, 15)
+    ax.scatter(*z.T, c=[colors[label] for label in labels], s=size, alpha=0.5, linewidths=0)
     for label, name in enumerate(classes):
         if (labels == label).any():
-            box = {"boxstyle": "circle,pad=0.15", "fc": "white", "ec": colors[label], "lw": 1.5}
-            ax.annotate(name, np.median(z[labels == label], axis=0), ha="center", va="center", size=10, bbox=box)
+            box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": colors[label], "lw": 1.5}
+            ax.text(*np.median(z[labels == label], axis=0), name, ha="center", va="center", size=10, bbox=box, zorder=9)
 
 
 def distance_heatmap(ax: Axes, distances: np.ndarray, classes: Sequence[str]) -> None:
     """A symmetric matrix of distances between classes, each written in its cell."""
+    lower = distances[1:, :-1]
     sns.heatmap(
-        distances,
+        lower,
         ax=ax,
-        mask=np.triu(np.ones_like(distances, dtype=bool)),
+        mask=np.triu(np.ones_like(lower, dtype=bool), k=1),
         annot=True,
         fmt=".1f",
-        annot_kws={"size": 9.5},
+        annot_kws={"size": 10},
         cmap="viridis",
         square=True,
-        xticklabels=classes,
-        yticklabels=classes,
-        cbar_kws={"shrink": 0.8},
+        xticklabels=classes[:-1],
+        yticklabels=classes[1:],
+        cbar_kws={"shrink": 0.8, "label": "distance"},
     )
     ax.grid(False)
     ax.tick_params(rotation=0)
 
 
-def walk_gif(rows: Mapping[str, Tensor], alt: str, scale: int = 2, hold: int = 800, step: int = 80) -> DisplayedImage:
+def walk_gif(rows: Mapping[str, Tensor], scale: int = 2, hold: int = 800, step: int = 80) -> DisplayedImage:
     """An animation of images (T, N, C, H, W) per labelled row, there and back, resting at both ends.
 
     ``scale`` enlarges pixels; ``hold`` and ``step`` are milliseconds at the ends and in between.
@@ -147,7 +138,7 @@ def walk_gif(rows: Mapping[str, Tensor], alt: str, scale: int = 2, hold: int = 8
     durations[0] = durations[len(frames) - 1] = hold
     buffer = io.BytesIO()
     iio.imwrite(buffer, np.stack(there_and_back), extension=".gif", duration=durations, loop=0)
-    return DisplayedImage(buffer.getvalue(), format="gif", alt=alt)
+    return DisplayedImage(buffer.getvalue(), format="gif")
 
 
 def _to_rgb(images: Tensor) -> np.ndarray:

@@ -153,6 +153,20 @@ class GradientStep:
         return {name: value.detach() for name, value in losses.items()}
 
 
+def adam_one_cycle(
+    model: nn.Module, loss_fn: Callable[..., Losses], steps: int, learning_rate: float, **options: Any
+) -> GradientStep:
+    """The book's usual step: Adam, its rate rising to ``learning_rate`` and falling to nearly 0 within ``steps``.
+
+    The one-cycle schedule of Smith and Topin (2019). ``options`` go to :class:`GradientStep`.
+    """
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trainable, lr=learning_rate, fused=True)
+    # One more than is taken: the scheduler moves on after the last step, too.
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
+    return GradientStep(model, loss_fn, optimizer, scheduler, **options)
+
+
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients inside; every module's own mode again afterwards."""

@@ -64,16 +64,17 @@ class Autoencoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """A Gaussian posterior per image, a standard normal prior, a Gaussian likelihood with one learned sigma.
+    """A Gaussian posterior per image, a standard normal prior, a Gaussian likelihood with one sigma.
 
-    ``encoder`` ends in 2·D numbers, mu and logvar. Learning sigma (Rybkin et al., 2021, "Simple and
-    effective VAE training with calibrated decoders") leaves no weight between the two terms to tune.
+    ``encoder`` ends in 2·D numbers, mu and logvar. ``sigma``, the likelihood's standard deviation per
+    pixel, is fixed, or learned with ``None``: the value that maximises the ELBO (Rybkin et al., 2021).
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, sigma: float | None = None) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
-        self.log_sigma = nn.Parameter(torch.tensor(-1.0))
+        start = torch.tensor(math.log(0.3 if sigma is None else sigma))
+        self.log_sigma = nn.Parameter(start, requires_grad=sigma is None)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, C, H, W) to mu and logvar, each (B, D)."""
