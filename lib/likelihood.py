@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
-from lib.nets import Shape, pixels
+from lib.nets import Shape, mlp, pixels
 from lib.train import evaluating
 
 
@@ -70,24 +70,95 @@ def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
     return F.logsigmoid((2 * x - 1) * logits.float()).flatten(2).sum(2)
 
 
+class Flow(nn.Module):
+    """An invertible map between codes z and noise u, both (…, D), as a stack of affine couplings.
+
+    RealNVP (Dinh et al., 2017, equations 7 and 8): each layer scales and shifts one half of the numbers by
+    what a small network says of the other half, then the order is turned round. It begins as the identity.
+    """
+
+    def __init__(self, dim: int, layers: int, hidden: int = 256) -> None:
+        super().__init__()
+        if dim < 2 or layers < 1:
+            raise ValueError(f"dim={dim}, layers={layers}: at least 2 and 1 are wanted.")
+        self.sizes = [dim // 2, dim - dim // 2]
+        self.networks = nn.ModuleList(mlp([self.sizes[0], hidden, 2 * self.sizes[1]]) for _ in range(layers))
+        for network in self.networks:
+            nn.init.zeros_(network[-1].weight)
+            nn.init.zeros_(network[-1].bias)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (…, D) to noise (…, D) and log |det du/dz| (…)."""
+        log_det = torch.zeros_like(z[..., 0])
+        for network in self.networks:
+            kept, moved = z.split(self.sizes, -1)
+            log_scale, shift = self._affine(network, kept)
+            z = torch.cat([kept, moved * log_scale.exp() + shift], -1).flip(-1)
+            log_det = log_det + log_scale.sum(-1)
+        return z, log_det
+
+    def inverse(self, u: Tensor) -> Tensor:
+        """Noise (…, D) to the codes (…, D) that :meth:`forward` maps to it."""
+        for network in reversed(self.networks):
+            kept, moved = u.flip(-1).split(self.sizes, -1)
+            log_scale, shift = self._affine(network, kept)
+            u = torch.cat([kept, (moved - shift) * (-log_scale).exp()], -1)
+        return u
+
+    @staticmethod
+    def _affine(network: nn.Module, kept: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = network(kept).chunk(2, -1)
+        return torch.tanh(log_scale), shift  # bounded, so that no layer can blow up
+
+
+class FlowPrior(Distribution):
+    """The distribution of z = flow⁻¹(u) with u ~ N(0, I), event (D,)."""
+
+    arg_constraints: ClassVar = {}
+
+    def __init__(self, flow: Flow, noise: Independent) -> None:
+        super().__init__(noise.batch_shape, noise.event_shape, validate_args=False)
+        self.flow, self.noise = flow, noise
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log N(u; 0, I) + log |det du/dz| with u = flow(z), (…, D) -> (…)."""
+        u, log_det = self.flow(z)
+        return self.noise.log_prob(u) + log_det
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        with torch.no_grad():
+            return self.flow.inverse(self.noise.sample(torch.Size(sample_shape)))
+
+    def expand(self, batch_shape: Sequence[int]) -> "FlowPrior":
+        return FlowPrior(self.flow, self.noise.expand(torch.Size(batch_shape)))
+
+    @property
+    def stddev(self) -> Tensor:
+        """That of the noise: only a scale for the steps of a sampler."""
+        return self.noise.stddev
+
+
 class BernoulliVAE(nn.Module):
-    """A standard normal prior, a Gaussian posterior with diagonal covariance, independent Bernoulli pixels.
+    """A Gaussian posterior with diagonal covariance, independent Bernoulli pixels, and a prior: N(0, I) or a flow.
 
     ``encoder`` maps images (B, *shape) to (B, 2·latent_dim), mu and logvar; ``decoder`` codes (B, latent_dim)
     to logits (B, *shape). Raises ValueError where they do not.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent_dim: int, shape: Shape) -> None:
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, latent_dim: int, shape: Shape, flow: Flow | None = None
+    ) -> None:
         super().__init__()
         _check_sizes(encoder, torch.zeros(1, *shape), (2 * latent_dim,), "encoder: mu and logvar of each latent")
         _check_sizes(decoder, torch.zeros(1, latent_dim), shape, "decoder: one logit for each pixel")
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self.flow = encoder, decoder, flow
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
 
     @property
-    def prior(self) -> Independent:
-        """N(0, I), event (D,)."""
-        return Independent(Normal(self.origin, torch.ones_like(self.origin), validate_args=False), 1)
+    def prior(self) -> Independent | FlowPrior:
+        """p(z), event (D,): N(0, I), or what the flow makes of it."""
+        noise = Independent(Normal(self.origin, torch.ones_like(self.origin), validate_args=False), 1)
+        return noise if self.flow is None else FlowPrior(self.flow, noise)
 
     def posterior(self, x: Tensor) -> Independent:
         """q(z | x) = N(mu(x), diag(sigma²(x))), batch (B,), event (D,)."""
@@ -123,12 +194,15 @@ def log_joint(model: LatentModel, x: Tensor, z: Tensor) -> Tensor:
 
 
 def elbo_terms(model: LatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x | z) at one z ~ q(z | x), and KL(q(z | x) ‖ p(z)) in closed form, each (B,).
+    """log p(x | z) at one z ~ q(z | x), and KL(q(z | x) ‖ p(z)), each (B,).
 
-    Their difference is the ELBO (Kingma and Welling, 2014, equation 3).
+    Their difference is the ELBO (Kingma and Welling, 2014, equation 3). The KL is taken in closed form; to a
+    prior that has none, −log p(z) at the same z minus the entropy of q.
     """
-    q = model.posterior(x)
-    return model.log_likelihood(x, q.rsample((1,)))[0], kl_divergence(q, model.prior)
+    q, prior = model.posterior(x), model.prior
+    z = q.rsample((1,))
+    kl = -q.entropy() - prior.log_prob(z)[0] if isinstance(prior, FlowPrior) else kl_divergence(q, prior)
+    return model.log_likelihood(x, z)[0], kl
 
 
 def elbo_loss(model: LatentModel, x: Tensor, kl_weight: float = 1.0) -> dict[str, Tensor]:

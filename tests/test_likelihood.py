@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 from torch import nn
-from torch.distributions import Bernoulli, Independent, Normal
+from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
 
 from lib import likelihood, nets
-from lib.likelihood import BernoulliVAE, LinearGaussian, annealed_lower, annealed_upper, importance_sampling, tune
+from lib.likelihood import BernoulliVAE, Flow, LinearGaussian, annealed_lower, annealed_upper, importance_sampling, tune
 
 
 @pytest.fixture(autouse=True)
@@ -124,12 +124,12 @@ def test_elbo_is_below_the_likelihood_by_the_kl_to_the_posterior():
     _, x = model.sample(5)
     truth = model.marginal().log_prob(x)
     estimate = importance_sampling(model, x, 20_000, posterior=model.mean_field)
-    gap = torch.distributions.kl_divergence(
-        torch.distributions.MultivariateNormal(
-            model.mean_field(x).mean, covariance_matrix=torch.diag(1 / model.precision.diagonal())
-        ),
-        model.posterior(x),
-    )
+    q, posterior = model.mean_field(x), model.posterior(x)
+    diagonal = MultivariateNormal(q.mean, covariance_matrix=torch.diag_embed(q.variance))
+    gap = kl_divergence(diagonal, posterior)
+    for stretch in (0.9, 1.1):  # no other variances come closer
+        other = MultivariateNormal(q.mean, covariance_matrix=torch.diag_embed(stretch * q.variance))
+        assert (kl_divergence(other, posterior) > gap).all()
     torch.testing.assert_close(gap, model.mean_field_gap().expand(5))
     # Log-weights of a Gaussian pair have a standard deviation of a few nats: 20,000 of them give 0.05.
     assert ((estimate.elbo + gap - truth).abs() < 0.15).all()
@@ -331,6 +331,64 @@ def test_active_units_are_those_that_depend_on_the_image():
     active = likelihood.active_units(vae, x, batch=64) > 0.01
     assert active.tolist() == [True, False, True]
     torch.testing.assert_close(likelihood.active_units(vae, x), vae.posterior(x).mean.var(0).detach())
+
+
+# --- a prior that learns ---------------------------------------------------------------------------
+
+
+def restless_flow(dim: int = 5, layers: int = 3) -> Flow:
+    """A flow that is not the identity."""
+    flow = Flow(dim, layers, hidden=8)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.copy_(0.7 * torch.randn_like(parameter))
+    return flow
+
+
+def test_a_flow_is_inverted_exactly_and_its_determinant_is_that_of_its_jacobian():
+    flow = restless_flow().double()
+    z = torch.randn(7, 5, dtype=torch.float64)
+    u, log_det = flow(z)
+    torch.testing.assert_close(flow.inverse(u), z)
+    for i in range(7):
+        jacobian = torch.autograd.functional.jacobian(lambda z: flow(z)[0], z[i])
+        assert log_det[i].item() == pytest.approx(torch.linalg.slogdet(jacobian).logabsdet.item(), abs=1e-9)
+
+
+def test_a_new_flow_leaves_the_prior_standard_normal():
+    flow = Flow(4, 2)
+    z = torch.randn(6, 4)
+    prior = BernoulliVAE(
+        nets.mlp_encoder((1, 4, 4), [8], 8), nets.mlp_decoder(4, [8], (1, 4, 4)), 4, (1, 4, 4), flow
+    ).prior
+    torch.testing.assert_close(prior.log_prob(z), Independent(Normal(torch.zeros(4), torch.ones(4)), 1).log_prob(z))
+    with pytest.raises(ValueError, match="at least"):
+        Flow(1, 2)
+
+
+def test_a_flow_prior_is_normalised_and_sampled_as_its_density_says():
+    prior = likelihood.FlowPrior(restless_flow(2, 4), Independent(Normal(torch.zeros(2), torch.ones(2)), 1))
+    axis = torch.linspace(-12, 12, 1201)
+    grid = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        density = prior.log_prob(grid).exp() * (axis[1] - axis[0]) ** 2
+    assert density.sum().item() == pytest.approx(1, abs=0.01)
+    z = prior.sample((40_000,))
+    torch.testing.assert_close(z.mean(0), density @ grid, rtol=0, atol=0.05)
+    torch.testing.assert_close((z**2).mean(0), density @ grid**2, rtol=0.05, atol=0.05)
+
+
+def test_estimates_with_a_flow_prior_agree_with_each_other():
+    shape = (1, 4, 4)
+    encoder, decoder = nets.mlp_encoder(shape, [8], 4), nets.mlp_decoder(2, [8], shape)
+    vae, x = BernoulliVAE(encoder, decoder, 2, shape, restless_flow(2, 2)), binary_images(40, shape)
+    sampled = importance_sampling(vae, x, 5000)
+    reconstruction, kl = likelihood.elbo(vae, x.repeat(100, 1, 1, 1))
+    one_by_one = (reconstruction - kl).view(100, 40)
+    assert ((one_by_one.mean(0) - sampled.elbo).abs() < 4.5 * one_by_one.std(0) / 10 + 0.1).all()
+    for from_prior in (True, False):
+        annealed = annealed_lower(vae, x, tune(vae, x, 40, leapfrog=3, from_prior=from_prior), chains=20)
+        assert (annealed - sampled.log_p).mean().abs() < 0.2
 
 
 # --- annealed importance sampling ------------------------------------------------------------------
