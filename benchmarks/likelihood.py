@@ -45,9 +45,9 @@ def samples_per_second(estimate: Callable[[], object], samples: int, repeats: in
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--K", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--K", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     torch.manual_seed(0)
     shape, dim = (1, 28, 28), 100

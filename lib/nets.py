@@ -33,34 +33,48 @@ def mlp_decoder(latent_dim: int, hidden: Sequence[int], shape: Shape) -> nn.Sequ
     return nn.Sequential(*mlp([latent_dim, *hidden, math.prod(shape)]), nn.Unflatten(1, shape))
 
 
-def conv_encoder(shape: Shape, width: int, out: int) -> nn.Sequential:
+def conv_encoder(shape: Shape, width: int, out: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Images (B, C, H, W) to (B, out): two strided convolutions, then two linear layers."""
     channels, side = shape[0], _quarter(shape)
     return nn.Sequential(
         nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (B, width, H/2, W/2)
-        nn.ReLU(),
+        activation(),
         nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # (B, 2 width, H/4, W/4)
-        nn.ReLU(),
+        activation(),
         nn.Flatten(),
         nn.Linear(2 * width * side * side, 8 * width),
-        nn.ReLU(),
+        activation(),
         nn.Linear(8 * width, out),
     )
 
 
-def conv_decoder(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
+def conv_decoder(latent_dim: int, width: int, shape: Shape, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Codes (B, latent_dim) to logits (B, C, H, W): the mirror image of :func:`conv_encoder`."""
     channels, side = shape[0], _quarter(shape)
     return nn.Sequential(
         nn.Linear(latent_dim, 8 * width),
-        nn.ReLU(),
+        activation(),
         nn.Linear(8 * width, 2 * width * side * side),
-        nn.ReLU(),
+        activation(),
         nn.Unflatten(1, (2 * width, side, side)),
         nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
-        nn.ReLU(),
+        activation(),
         nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
     )
+
+
+class PixelBias(nn.Module):
+    """Adds a learned number to each logit (B, C, H, W), beginning at the logit of that pixel's mean.
+
+    ``mean`` (C, H, W), pixels in [0, 1]. A decoder without it must first find out where ink is at all.
+    """
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.logit(mean, eps=2e-3))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits + self.bias
 
 
 def pooled_encoder(shape: Shape, out: int) -> nn.Sequential:

@@ -515,7 +515,16 @@ def test_a_linear_model_of_wrong_sizes_is_refused():
         LinearGaussian(torch.zeros(4), torch.zeros(4, 2), 0.0)
 
 
-# --- the assignment's networks ---------------------------------------------------------------------
+# --- networks --------------------------------------------------------------------------------------
+
+
+def test_pixel_bias_begins_with_the_best_constant_image():
+    mean = torch.tensor([[[0.0, 0.25], [0.5, 1.0]]])
+    decoder = nn.Sequential(nets.mlp_decoder(3, [4], (1, 2, 2)), nets.PixelBias(mean))
+    with torch.no_grad():
+        decoder[0][-2].weight.zero_(), decoder[0][-2].bias.zero_()
+    torch.testing.assert_close(nets.pixels(decoder(torch.randn(2, 3))), mean.clamp(2e-3, 1 - 2e-3).expand(2, 1, 2, 2))
+    assert nets.count_parameters(decoder[1]) == 4
 
 
 def test_the_assignments_networks_fit_together_and_take_28_pixels_only():
