@@ -1,6 +1,7 @@
 # Executes chapters with papermill and builds the book from them. Snakemake decides what must run again:
 # a chapter does if its code cells, the parameters it gets, a lib file it can use or the lock changed in
 # content. Its prose does not count: the page takes that from the source when the book is assembled.
+import atexit
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ PROFILE = config.get("profile", "demo")
 CHAPTERS = book.chapters()
 ARGS = str(config.get("args", ""))  # papermill's own -p name value …, for runs named "custom"
 PYTHON = shlex.quote(sys.executable)
+JUPYTER_BOOK = shlex.quote(str(Path(sys.executable).with_name("jupyter-book")))
 
 # A chapter gets so many cores; with more of them, more chapters run beside each other.
 THREADS = int(config.get("threads", 2))
@@ -24,6 +26,11 @@ wildcard_constraints:
 rule book:
     input:
         "_build/html/index.html",
+
+
+rule chapters:
+    input:
+        expand("_build/runs/{run}/{chapter}.ipynb", run=PROFILE, chapter=CHAPTERS),
 
 
 def papermill_arguments(wildcards):
@@ -60,7 +67,7 @@ rule chapter:
 
 rule html:
     input:
-        expand("_build/runs/{run}/{chapter}.ipynb", run=PROFILE, chapter=CHAPTERS),
+        rules.chapters.input,
         pages=[str(path) for path in sorted(Path("book").iterdir()) if path.is_file()],
         listings=sorted(map(str, Path("lib").glob("*.py"))),
         configuration=["_config.yml", "_toc.yml"],
@@ -69,15 +76,21 @@ rule html:
     params:
         profile=PROFILE,
         python=PYTHON,
+        jupyter_book=JUPYTER_BOOK,
     log:
         "_build/logs/html.txt",
     shell:
         "({params.python} -m lib.book assemble --profile {params.profile} &&"
-        " {params.python} -m jupyter_book build -W -n --keep-going --path-output . _build/source) > {log} 2>&1"
+        " {params.jupyter_book} build -W -n --keep-going --path-output . _build/source) > {log} 2>&1"
         " || {{ cat {log} >&2; false; }}"
 
 
+def report_failures():
+    # (After a good run Snakemake puts an empty file where the log notebook was.)
+    failed = [path for path in Path("_build/logs").glob("*/*.ipynb") if path.stat().st_size]
+    book.main(["failure", *map(str, failed)])
+
+
 onerror:
-    # The last thing printed: which chapter stopped, in which cell, and why.
-    failed = [str(path) for path in Path("_build/logs").glob("*/*.ipynb")]
-    shell(f"{PYTHON} -m lib.book failure {' '.join(map(shlex.quote, failed))} >&2")
+    # At exit, so that it is the last thing printed: which chapter stopped, in which cell, and why.
+    atexit.register(report_failures)

@@ -186,7 +186,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             for path in options.notebooks:
                 if error := failure(nbformat.read(path, 4)):
-                    print(f"\nChapter {path.stem} failed in {error}\nIts notebook as far as it came: {path}")
+                    report = f"\nChapter {path.stem} failed in {error}\nIts notebook as far as it came: {path}"
+                    print(report, file=sys.stderr, flush=True)
     except BookError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,9 @@
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """No test reads or writes the project's own caches, data or progress files."""
+    monkeypatch.setenv("LWL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LWL_DATA", raising=False)
+    monkeypatch.delenv("LWL_PROGRESS", raising=False)

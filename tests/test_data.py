@@ -1,0 +1,276 @@
+import gzip
+import pickle
+import shutil
+import struct
+import urllib.error
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from lib import data
+from lib.data import DataError, Split, load, to_bytes, to_unit
+
+# --- embedded --------------------------------------------------------------------------------------
+
+
+def test_digits_are_the_whole_set_in_a_fixed_split_without_overlap():
+    digits = load("digits")
+    assert digits.train.images.shape == (1437, 1, 28, 28)
+    assert digits.test.images.shape == (360, 1, 28, 28)
+    assert digits.train.images.dtype == torch.uint8
+    assert digits.digest() == load("digits", seed=5).digest()
+    train = {image.numpy().tobytes() for image in digits.train.images}
+    assert not any(image.numpy().tobytes() in train for image in digits.test.images)
+    assert torch.bincount(digits.test.labels).min() >= 30, "the split is not stratified"
+
+
+def test_photo_digits_repeat_by_seed_and_come_in_the_numbers_asked_for():
+    one, again, other = (load("photo_digits", train=50, test=20, seed=seed) for seed in (1, 1, 2))
+    assert one.train.images.shape == (50, 3, 32, 32)
+    assert len(one.test) == 20
+    assert one.digest() == again.digest() != other.digest()
+
+
+def test_photo_digits_are_photo_minus_digit_and_test_patches_are_apart(monkeypatch):
+    columns = np.arange(640)
+    photo = np.broadcast_to(np.stack([columns % 256, columns // 256, 0 * columns], -1), (427, 640, 3)).astype(np.uint8)
+    bunch = type("Bunch", (), {"images": [photo, photo]})
+    monkeypatch.setattr("sklearn.datasets.load_sample_images", lambda: bunch)
+
+    def blank(value):
+        split = Split(torch.full((5, 1, 32, 32), value, dtype=torch.uint8), torch.arange(5))
+        return lambda size: data.ImageData("digits", "", data.DIGITS, split, split)
+
+    monkeypatch.setattr(data, "_digits", blank(0))  # |photo − 0| is the patch, whose pixels tell their column
+    made = load("photo_digits", train=300, test=300)
+    column = [split.images[:, 0].int() + 256 * split.images[:, 1].int() for split in (made.train, made.test)]
+    assert column[0].max() < 512 <= column[1].min()
+    monkeypatch.setattr(data, "_digits", blank(255))
+    inverse = load("photo_digits", train=300, test=300)
+    assert torch.equal(inverse.train.images, 255 - made.train.images)
+
+
+def test_pixels_survive_the_way_to_the_unit_interval_and_back():
+    grey = torch.arange(256, dtype=torch.uint8)
+    assert to_unit(grey).max() == 1
+    assert torch.equal(to_bytes(to_unit(grey)), grey)
+    assert to_bytes(torch.tensor([-0.2, 1.7])).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mnits"}, "Unknown data set 'mnits'. Known: digits, photo_digits, mnist"),
+        ({"name": "digits", "train": 0}, "train=0"),
+        ({"name": "digits", "test": 999}, "only 360"),
+    ],
+)
+def test_what_cannot_be_loaded_is_refused_with_the_reason(arguments, message):
+    with pytest.raises(DataError, match=message):
+        load(**arguments)
+
+
+# --- torchvision -----------------------------------------------------------------------------------
+
+
+def write_idx(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(header + array.tobytes())
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
+def test_idx_files_are_read(tmp_path, pixels, name, folder):
+    grey = pixels[:, :28, :28, 0].copy()
+    for split, count in (("train", 6), ("t10k", 4)):
+        write_idx(tmp_path / folder / "raw" / f"{split}-images-idx3-ubyte", grey[:count])
+        write_idx(tmp_path / folder / "raw" / f"{split}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8))
+    loaded = load(name, root=tmp_path)
+    assert torch.equal(loaded.train.images[:, 0], torch.from_numpy(grey))
+    assert loaded.test.labels.tolist() == [0, 1, 2, 3]
+    assert len(loaded.classes) == 10
+
+
+def test_svhn_mat_files_are_read(tmp_path, pixels, monkeypatch):
+    monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)  # tiny files have other checksums
+    (tmp_path / "SVHN").mkdir()
+    for split in ("train", "test"):
+        contents = {"X": pixels.transpose(1, 2, 3, 0), "y": np.array([[10], [1], [2], [3], [4], [5]], np.uint8)}
+        scipy.io.savemat(tmp_path / "SVHN" / f"{split}_32x32.mat", contents)
+    loaded = load("svhn", root=tmp_path)
+    assert torch.equal(loaded.train.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert loaded.train.labels.tolist() == [0, 1, 2, 3, 4, 5], "SVHN writes the digit 0 as 10"
+
+
+def test_cifar10_batches_are_read(tmp_path, pixels, monkeypatch):
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    batch = {"data": pixels.transpose(0, 3, 1, 2).reshape(6, -1), "labels": [0, 1, 2, 3, 4, 9]}
+    for name in ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"):
+        (folder / name).write_bytes(pickle.dumps(batch))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    loaded = load("cifar10", root=tmp_path)
+    assert len(loaded.train) == 30
+    assert torch.equal(loaded.test.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+
+
+def test_without_files_and_network_the_error_says_what_to_do(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
+    with pytest.raises(DataError) as error:
+        load("mnist", root=tmp_path)
+    for part in ("MNIST/raw/{train,t10k}-images-idx3-ubyte", str(tmp_path), "'digits'", "no route to host"):
+        assert part in str(error.value)
+
+
+def test_a_truncated_file_is_not_taken_for_whole(tmp_path, pixels, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", no_network)
+    for split in ("train", "t10k"):
+        path = tmp_path / "MNIST" / "raw" / f"{split}-images-idx3-ubyte"
+        write_idx(path, pixels[:, :28, :28, 0].copy())
+        write_idx(tmp_path / "MNIST" / "raw" / f"{split}-labels-idx1-ubyte", np.arange(6, dtype=np.uint8))
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="not whole"):
+        load("mnist", root=tmp_path)
+
+
+# --- folders ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path, pixels):
+    for split in ("train", "test"):
+        for label, name in enumerate(("apple", "pear")):
+            (tmp_path / "fruit" / split / name).mkdir(parents=True)
+            for number in range(2):
+                image = Image.fromarray(pixels[2 * label + number])
+                image.save(tmp_path / "fruit" / split / name / f"{number}.png")
+    return tmp_path / "fruit"
+
+
+def load_folder(folder):
+    return load("folder:fruit", root=folder.parent)
+
+
+def test_a_folder_of_images_is_read_in_order(folder, pixels):
+    fruit = load_folder(folder)
+    assert fruit.classes == ("apple", "pear")
+    assert fruit.train.labels.tolist() == [0, 0, 1, 1]
+    assert torch.equal(fruit.train.images, torch.from_numpy(pixels[:4]).permute(0, 3, 1, 2))
+
+
+def test_grey_images_stay_grey(folder):
+    for path in folder.rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    assert load_folder(folder).shape == (1, 32, 32)
+
+
+def damage_empty(folder):
+    shutil.rmtree(folder / "train")
+    (folder / "train").mkdir()
+    return folder / "train", "holds no images"
+
+
+def damage_class(folder):
+    for path in (folder / "train" / "pear").iterdir():
+        path.unlink()
+    return folder / "train" / "pear", "class without images"
+
+
+def damage_size(folder):
+    path = folder / "test" / "pear" / "1.png"
+    Image.new("RGB", (16, 16)).save(path)
+    return path, "16×16"
+
+
+def damage_bytes(folder):
+    path = folder / "test" / "pear" / "1.png"
+    path.write_bytes(path.read_bytes()[:200])
+    return path, "cannot be read"
+
+
+def damage_missing(folder):
+    shutil.rmtree(folder / "test")
+    return folder / "test", "There is no folder"
+
+
+def damage_names(folder):
+    (folder / "test" / "pear").rename(folder / "test" / "plum")
+    return folder, "pear, plum"
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_empty, damage_class, damage_size, damage_bytes, damage_missing, damage_names]
+)
+def test_a_damaged_folder_is_refused_by_path(folder, damage):
+    path, reason = damage(folder)
+    with pytest.raises(DataError) as error:
+        load_folder(folder)
+    assert str(path) in str(error.value)
+    assert reason in str(error.value)
+
+
+def test_a_folder_named_without_its_prefix_is_pointed_out(folder):
+    with pytest.raises(DataError, match="say folder:fruit"):
+        load("fruit", root=folder.parent)
+
+
+# --- the cache -------------------------------------------------------------------------------------
+
+
+def cache_file(tmp_path):
+    (path,) = (tmp_path / "cache").iterdir()
+    return path
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def forbidden(*args):
+        raise AssertionError("images were decoded although the cache is whole")
+
+    return lambda: monkeypatch.setattr(data, "_read_images", forbidden)
+
+
+def test_the_second_start_decodes_nothing(folder, no_decoding):
+    first = load_folder(folder)
+    no_decoding()
+    assert load_folder(folder).digest() == first.digest()
+
+
+@pytest.mark.parametrize("harm", ["truncate", "alter", "garbage"])
+def test_a_harmed_cache_is_noticed_and_rebuilt(folder, tmp_path, harm):
+    first = load_folder(folder)
+    path = cache_file(tmp_path)
+    if harm == "truncate":
+        path.write_bytes(path.read_bytes()[:-500])
+    elif harm == "garbage":
+        path.write_bytes(gzip.compress(b"something else"))
+    else:
+        saved = torch.load(path, weights_only=True)
+        saved["train_images"][0, 0, 0, 0] += 1
+        torch.save(saved, path)
+    assert load_folder(folder).digest() == first.digest()
+    repaired = torch.load(cache_file(tmp_path), weights_only=True)
+    assert torch.equal(repaired["train_images"], first.train.images)
+
+
+def test_a_changed_folder_is_read_again(folder):
+    first = load_folder(folder)
+    Image.new("RGB", (32, 32)).save(folder / "train" / "apple" / "0.png")
+    assert load_folder(folder).digest() != first.digest()

@@ -1,0 +1,99 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import nn
+
+from lib import evaluate
+from lib.data import Split, load, to_bytes, to_unit
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+class Reader(nn.Module):
+    """A 'classifier' whose features are three chosen pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(16, 3, bias=False))
+        self.features[1].weight.data = torch.eye(16)[:3]
+        self.head = nn.Linear(3, 2)
+
+
+def images(count, shift=0):
+    return to_bytes(torch.rand(count, 1, 4, 4) * 0.5 + shift)
+
+
+def frechet_by_hand(a, b):
+    x, y = (to_unit(split).flatten(1)[:, :3].double().numpy() for split in (a, b))
+    root = scipy.linalg.sqrtm(np.cov(x.T) @ np.cov(y.T)).real
+    return ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
+
+
+def test_frechet_distance_is_the_formula():
+    reference, other = images(400), images(300, shift=0.3)
+    distance = evaluate.FrechetDistance(Reader(), reference)
+    assert distance(other) == pytest.approx(frechet_by_hand(reference, other), rel=1e-3)
+    assert distance(reference) == pytest.approx(0, abs=1e-5)
+
+
+def test_frechet_distance_forgets_earlier_images_and_reads_both_kinds_of_pixels():
+    distance = evaluate.FrechetDistance(Reader(), images(400))
+    other = images(300, shift=0.3)
+    first = distance(other)
+    distance(images(300))
+    assert distance(to_unit(other)) == pytest.approx(first, rel=1e-6)
+
+
+def test_frechet_distance_switches_dropout_off():
+    reader = Reader()
+    reader.features.insert(0, nn.Dropout(0.9))
+    reader.train()
+    reference = images(200)
+    assert evaluate.FrechetDistance(reader, reference)(reference) == pytest.approx(0, abs=1e-5)
+
+
+def test_the_classifier_learns_and_names_classes():
+    digits = load("digits")
+    classifier = evaluate.train_classifier(digits.train, 10, epochs=3, width=8)
+    assert not classifier.training
+    assert evaluate.accuracy(classifier, digits.test) > 0.8
+    probabilities = evaluate.class_probabilities(classifier, digits.test.images)
+    assert torch.allclose(probabilities.sum(1), torch.ones(360), atol=1e-5)
+    assert torch.equal(probabilities, evaluate.class_probabilities(classifier, digits.test.images))
+
+
+def test_labels_beyond_the_classes_are_refused():
+    split = Split(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 2, 3]))
+    with pytest.raises(ValueError, match="Labels reach 3, but classes=3"):
+        evaluate.train_classifier(split, 3, epochs=1)
+
+
+def test_pca_error_is_what_the_left_out_singular_values_hold():
+    train = images(60)
+    x = to_unit(train).flatten(1)
+    singular = torch.linalg.svdvals(x - x.mean(0))
+    assert evaluate.pca_mse(train, train, 5) == pytest.approx((singular[5:] ** 2).sum().item() / x.numel(), rel=1e-3)
+
+
+def test_errors_have_their_units():
+    x = torch.zeros(2, 1, 2, 2)
+    assert evaluate.mse(x, x + 0.1) == pytest.approx(0.01)
+    assert evaluate.psnr(0.01) == pytest.approx(20)
+
+
+def test_nearest_neighbours_vote():
+    z_train, y_train = torch.tensor([[0.0], [0.1], [0.2], [5.0], [5.1], [5.2]]), torch.tensor([0, 0, 0, 1, 1, 1])
+    z_test = torch.tensor([[0.05], [5.3], [4.9]])
+    assert evaluate.knn_accuracy(z_train, y_train, z_test, torch.tensor([0, 1, 0]), k=3) == pytest.approx(2 / 3)
+
+
+def test_the_standard_error_shrinks_with_runs_and_needs_two():
+    assert evaluate.mean_and_error([3.0]) == (3.0, None)
+    mean, error = evaluate.mean_and_error([1.0, 3.0])
+    assert (mean, error) == (2.0, pytest.approx(math.sqrt(2) / math.sqrt(2)))

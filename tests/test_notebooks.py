@@ -1,0 +1,148 @@
+"""What every chapter's notebook must be, before and under papermill."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from lib import book, chapter
+from lib.files import ROOT
+
+CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
+# Settings so small that a whole chapter runs in seconds.
+TINY = {
+    "01_autoencoders": {
+        "train_images": 200,
+        "test_images": 100,
+        "latent_dim": 3,
+        "hidden": [16],
+        "sweep_sigmas": [0.5],
+        "epochs": 1,
+        "short_epochs": 1,
+        "seeds": 1,
+        "gan_steps": 2,
+        "gan_width": 2,
+        "slow_steps": 2,
+        "classifier_epochs": 1,
+    },
+}
+
+
+@pytest.fixture(params=CHAPTERS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(name):
+    return nbformat.read(ROOT / "book" / f"{name}.ipynb", 4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_table_of_contents_lists_every_chapter(name):
+    assert name in book.chapters()
+
+
+def test_notebooks_are_committed_clean(notebook):
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in code_cells(notebook):
+        assert not cell.outputs and cell.execution_count is None
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+
+
+def test_parameters_come_first_typed_and_explained(notebook):
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == code_cells(notebook)[:1]
+    for line in tagged[0].source.splitlines():
+        assert re.fullmatch(r"\w+: [\w\[\]]+ = .+  # .+", line), f"not `name: type = default  # what it is`: {line}"
+
+
+def test_papermills_help_lists_every_parameter_with_type_and_help(name, notebook):
+    inferred = papermill.inspect_notebook(str(ROOT / "book" / f"{name}.ipynb"))
+    declared = [node.target.id for node in ast.parse(code_cells(notebook)[0].source).body]
+    assert list(inferred) == declared
+    for entry in inferred.values():
+        assert entry["inferred_type_name"] != "None" and entry["help"]
+
+
+def test_nothing_is_imported_or_run_before_the_check(notebook):
+    second = code_cells(notebook)[1].source
+    assert "chapter.start(" in second
+    assert "fit(" not in second
+
+
+def test_every_figure_is_numbered_captioned_and_described(notebook):
+    for cell in code_cells(notebook):
+        if re.search(r"^(plots\.(image_rows|walk_gif)|plt\.show)\(", cell.source, re.M):
+            figure = cell.metadata["mystnb"]["figure"]
+            assert figure["name"].startswith("fig-") and len(figure["caption"]) > 20, cell.source
+            assert len(cell.metadata["mystnb"]["image"]["alt"]) > 20
+
+
+def test_references_and_listings_exist(notebook):
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for file, name in re.findall(r"literalinclude\} \.\./(lib/\w+\.py)\n:pyobject: ([\w.]+)", prose):
+        tree = ast.parse((ROOT / file).read_text())
+        defined = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        assert set(name.split(".")) <= defined, f"{file} has no {name}"
+    figures = {cell.metadata["mystnb"]["figure"]["name"] for cell in code_cells(notebook) if "mystnb" in cell.metadata}
+    assert set(re.findall(r"\{numref\}`(fig-[\w-]+)`", prose)) <= figures
+
+
+@pytest.mark.parametrize("profile", ["laptop", "paper"])
+def test_profiles_set_known_parameters_to_values_of_their_type(name, notebook, profile):
+    values = book.parameters(name, profile)
+    namespace = {}
+    exec(code_cells(notebook)[0].source, namespace)
+    unknown = values.keys() - namespace["__annotations__"].keys()
+    assert not unknown
+    problems = [chapter._mistyped(key, value, namespace["__annotations__"][key]) for key, value in values.items()]
+    assert not any(problems), problems
+
+
+def test_profiles_name_no_chapter_that_is_not_there():
+    for path in (ROOT / "book" / "profiles").glob("*.yaml"):
+        assert set(yaml.safe_load(path.read_text())) <= set(CHAPTERS)
+
+
+@pytest.mark.parametrize(
+    ("folder", "arguments", "message"),
+    [
+        (ROOT, ["-p", "seeed", "3"], "seeed: unknown. Did you mean seed?"),
+        (ROOT / "book", ["-p", "device", "gpu"], "device = 'gpu': it must be one of 'auto', 'cpu', 'cuda'"),
+    ],
+)
+def test_plain_papermill_refuses_wrong_parameters_from_anywhere(tmp_path, name, folder, arguments, message):
+    path = Path("..") / "book" / f"{name}.ipynb" if folder.name == "book" else Path("book") / f"{name}.ipynb"
+    command = [sys.executable, "-m", "papermill", str(path), str(tmp_path / "out.ipynb"), *arguments]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert message in result.stderr
+    executed = nbformat.read(tmp_path / "out.ipynb", 4)
+    ran = [cell for cell in code_cells(executed) if cell.execution_count]
+    assert len(ran) == 3, "the parameters, papermill's own and the check: nothing after them may run"
+
+
+def test_a_tiny_run_from_an_unrelated_folder_records_its_numbers(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    try:
+        path, out = str(ROOT / "book" / f"{name}.ipynb"), str(tmp_path / "out.ipynb")
+        papermill.execute_notebook(path, out, parameters=TINY[name], progress_bar=False)
+    except PapermillExecutionError as error:
+        pytest.fail(str(error))
+    executed = nbformat.read(out, 4)
+    records = book.records(executed)
+    assert records["provenance"]["parameters"]["seed"] == 0
+    assert len(records) > 5
+    streams = [out for cell in code_cells(executed) for out in cell.outputs if out.output_type == "stream"]
+    assert not streams, f"debris on the page: {streams[0].text[:300]}"
