@@ -73,7 +73,7 @@ def bernoulli_log_likelihood(x: Tensor, logits: Tensor) -> Tensor:
 class Flow(nn.Module):
     """An invertible map between codes z and noise u, both (…, D), as a stack of affine couplings.
 
-    RealNVP (Dinh et al., 2017, equations 7 and 8): each layer scales and shifts one half of the numbers by
+    RealNVP (Dinh et al., 2017, section 3.2): each layer scales and shifts one half of the numbers by
     what a small network says of the other half, then the order is turned round. It begins as the identity.
     """
 
@@ -238,7 +238,7 @@ def log_mean_exp(log_w: Tensor, dim: int = 0) -> Tensor:
 
 
 def iwae_loss(model: LatentModel, x: Tensor, K: int) -> dict[str, Tensor]:
-    """The negative bound of Burda et al. (2016), equation 8, −log (1/K) Σ_k w_k, averaged over the batch.
+    """The negative bound of Burda et al. (2016), section 3, −log (1/K) Σ_k w_k, averaged over the batch.
 
     K = 1 is the negative ELBO with the KL estimated from the sample. ``elbo`` is that of the same samples.
     """
@@ -249,7 +249,7 @@ def iwae_loss(model: LatentModel, x: Tensor, K: int) -> dict[str, Tensor]:
 def dreg_loss(model: LatentModel, x: Tensor, K: int) -> dict[str, Tensor]:
     """The same value as :func:`iwae_loss` and the same expected gradient, less noisy for the encoder.
 
-    Tucker et al. (2019), equation 8: the encoder learns through z alone, each sample's path weighted by
+    The IWAE-DReG of Tucker et al. (2019): the encoder learns through z alone, each sample's path weighted by
     the square of its normalised weight. The score −∂log q/∂phi, zero on average and noisy, is left out.
     """
     _check_count(K)
@@ -316,7 +316,7 @@ def importance_sampling(
     batch: int = 100,
     rows: int = 2000,
 ) -> Importance:
-    """Estimate log p(x) of images (N, …) from K samples each (Burda et al., 2016, equation 8), in log space.
+    """Estimate log p(x) of images (N, …) from K samples each (Burda et al., 2016, section 3), in log space.
 
     Samples are streamed: at most about ``rows`` codes are decoded at once and only sums over them are kept, so
     memory does not grow with K. ``counts``: for which k besides 1 and K the curve is wanted; each must
@@ -365,7 +365,7 @@ def _stream(
 def active_units(model: LatentModel, x: Tensor, batch: int = 500) -> Tensor:
     """Var_x(E_q[z_d | x]), (N, …) -> (D,): how much each latent's posterior mean depends on the image.
 
-    Burda et al. (2016), section 5.2, call a unit active above 0.01; the others have collapsed to the prior.
+    Burda et al. (2016), section 5, call a unit active above 0.01; the others have collapsed to the prior.
     """
     with evaluating(model):
         return torch.cat([model.posterior(part).mean for part in x.split(batch)]).var(0)
