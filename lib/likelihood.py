@@ -151,6 +151,8 @@ class BernoulliVAE(nn.Module):
         super().__init__()
         _check_sizes(encoder, torch.zeros(1, *shape), (2 * latent_dim,), "encoder: mu and logvar of each latent")
         _check_sizes(decoder, torch.zeros(1, latent_dim), shape, "decoder: one logit for each pixel")
+        if flow is not None and sum(flow.sizes) != latent_dim:
+            raise ValueError(f"The flow maps {sum(flow.sizes)} numbers, but a code has {latent_dim}.")
         self.encoder, self.decoder, self.flow = encoder, decoder, flow
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
 

@@ -95,6 +95,8 @@ def test_sizes_that_disagree_are_refused():
         BernoulliVAE(encoder, nets.mlp_decoder(3, [8], (1, 8, 8)), 3, shape)
     with pytest.raises(ValueError, match="mu and logvar"):
         BernoulliVAE(encoder, decoder, 3, (1, 8, 8))
+    with pytest.raises(ValueError, match="flow maps 4 numbers"):
+        BernoulliVAE(encoder, decoder, 3, shape, Flow(4, 1))
     BernoulliVAE(encoder, decoder, 3, shape)
 
 

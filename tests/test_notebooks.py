@@ -39,6 +39,7 @@ TINY = {
         "latent_dim": 6,
         "width": 2,
         "epochs": 1,
+        "ablation_epochs": 1,
         "report_epochs": 1,
         "K": 4,
         "scored_images": 20,
