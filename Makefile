@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PROFILE ?= demo
-SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --max-checksum-file-size 100MB --quiet host progress rules
+SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --max-checksum-file-size 100MB
 
 .PHONY: book html chapter test lab clean
 
@@ -13,8 +13,9 @@ book: $(READY)  ## execute what has changed and build the book: _build/html/inde
 html: $(READY)  ## build the book from what is executed already
 	$(SNAKEMAKE) --config profile=$(PROFILE) --allowed-rules html --forcerun html -- html
 
+chapter: export LWL_ARGS = $(ARGS)
 chapter: $(READY)  ## execute one: make chapter CHAPTER=01_autoencoders PROFILE=laptop ARGS="-p epochs 3"
-	$(SNAKEMAKE) --config args="$(ARGS)" -- _build/runs/$(PROFILE)$(if $(ARGS),.custom)/$(CHAPTER).ipynb
+	$(SNAKEMAKE) -- _build/runs/$(PROFILE)$(if $(ARGS),.custom)/$(CHAPTER).ipynb
 
 test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -27,6 +28,7 @@ clean:  ## forget what was made; the environment and your data stay
 	rm -rf _build .snakemake
 
 $(READY): requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed: say make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $(READY)

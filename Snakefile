@@ -2,15 +2,23 @@
 # a chapter does if its code cells, the parameters it gets, a lib file it can use or the lock changed in
 # content. Its prose does not count: the page takes that from the source when the book is assembled.
 import atexit
+import os
 import shlex
+import shutil
 import sys
+import time
 from pathlib import Path
+
+import yaml
 
 from lib import book
 
 PROFILE = config.get("profile", "demo")
 CHAPTERS = book.chapters()
-ARGS = str(config.get("args", ""))  # papermill's own -p name value …, for runs named "custom"
+ARGS = os.environ.get("LWL_ARGS", "")  # papermill's own -p name value …, for runs named "custom"
+STARTED = time.time()
+# Chapters take a GPU where there is one: then one at a time.
+GPUS = int(shutil.which("nvidia-smi") is not None)
 PYTHON = shlex.quote(sys.executable)
 JUPYTER_BOOK = shlex.quote(str(Path(sys.executable).with_name("jupyter-book")))
 
@@ -36,7 +44,9 @@ rule chapters:
 def papermill_arguments(wildcards):
     """`-p name value` for all that the profile and, in a custom run, the command line set."""
     values = book.parameters(wildcards.chapter, wildcards.run.removesuffix(".custom"))
-    given = [f"-y {shlex.quote(str({name: value}))}" for name, value in values.items()]
+    # (As YAML, not as Python writes it: 1e-06 would come back as text.)
+    blocks = [yaml.safe_dump({name: value}, default_flow_style=True, width=10**9).strip() for name, value in values.items()]
+    given = [f"-y {shlex.quote(block)}" for block in blocks]
     return " ".join(given + [ARGS] * wildcards.run.endswith(".custom"))
 
 
@@ -58,9 +68,10 @@ rule chapter:
         progress="_build/logs/{run}/{chapter}.progress",
     threads: THREADS
     resources:
-        gpu=lambda wildcards: int(wildcards.run.startswith("paper")),
+        gpu=lambda wildcards: max(GPUS, int(wildcards.run.startswith("paper"))),
     shell:
-        "OMP_NUM_THREADS={threads} LWL_PROGRESS=$PWD/{log.progress}"
+        # Waiting threads sleep: spinning ones would slow chapters that run beside each other tenfold.
+        "OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=passive LWL_PROGRESS=$PWD/{log.progress}"
         " {params.python} -m papermill --no-progress-bar {input.notebook} {log.notebook} {params.parameters}"
         " > {log.text} 2>&1 && mv {log.notebook} {output}"
 
@@ -69,7 +80,7 @@ rule html:
     input:
         rules.chapters.input,
         pages=[str(path) for path in sorted(Path("book").iterdir()) if path.is_file()],
-        listings=sorted(map(str, Path("lib").glob("*.py"))),
+        assembly="lib/book.py",
         configuration=["_config.yml", "_toc.yml"],
     output:
         "_build/html/index.html",
@@ -86,8 +97,9 @@ rule html:
 
 
 def report_failures():
-    # (After a good run Snakemake puts an empty file where the log notebook was.)
-    failed = [path for path in Path("_build/logs").glob("*/*.ipynb") if path.stat().st_size]
+    # Of this call alone. (After a good run Snakemake puts an empty file where the log notebook was.)
+    logs = [(path, path.stat()) for path in Path("_build/logs").glob("*/*.ipynb")]
+    failed = [path for path, stat in logs if stat.st_size and stat.st_mtime >= STARTED]
     book.main(["failure", *map(str, failed)])
 
 

@@ -49,7 +49,7 @@ def parameters(chapter: str, profile: str, root: Path = ROOT) -> dict[str, Any]:
 
 
 def code_digest(path: Path) -> str:
-    """SHA-256 over what of a notebook decides its outputs: its code cells and their tags, not its prose."""
+    """SHA-256 over what of a notebook decides its outputs: its code cells, not its prose."""
     return hashlib.sha256(json.dumps(_code_cells(nbformat.read(path, 4))).encode()).hexdigest()
 
 
@@ -82,13 +82,14 @@ def records(executed: nbformat.NotebookNode) -> dict[str, Any]:
 
 
 def assemble(profile: str, out: Path, root: Path = ROOT) -> None:
-    """Lay out in ``out`` what Jupyter Book builds: configuration, pages, ``lib`` for its listings, executed chapters.
+    """Lay out in ``out`` what Jupyter Book builds: configuration, pages and executed chapters.
 
     Raises :class:`BookError` for a chapter that has not been executed, or whose code has changed since.
     """
+    if out.exists() and not out.resolve().is_relative_to(root / "_build"):
+        raise BookError(f"{out} exists and would be emptied: choose a new folder, or one in {root / '_build'}.")
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(root / "book", out / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*", "profiles"))
-    shutil.copytree(root / "lib", out / "lib", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, out)
     for chapter in chapters(root):
@@ -185,7 +186,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(json.dumps(records(nbformat.read(options.notebook, 4)), indent=2))
         else:
             for path in options.notebooks:
-                if error := failure(nbformat.read(path, 4)):
+                try:
+                    error = failure(nbformat.read(path, 4))
+                except nbformat.reader.NotJSONError:  # killed while it was written
+                    error = f"an unknown cell: {path} was cut off"
+                if error:
                     report = f"\nChapter {path.stem} failed in {error}\nIts notebook as far as it came: {path}"
                     print(report, file=sys.stderr, flush=True)
     except BookError as error:

@@ -9,9 +9,11 @@ import difflib
 import hashlib
 import inspect
 import json
+import os
 import platform
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +81,8 @@ def check_parameters(namespace: Mapping[str, Any], rules: Mapping[str, Rule]) ->
         value = namespace[name]
         if kind is float and type(value) is int:
             value = float(value)
+        elif kind == list[float] and type(value) is list:
+            value = [float(entry) if type(entry) is int else entry for entry in value]
         values[name] = value
         if problem := _mistyped(name, value, kind):
             problems.append(problem)
@@ -116,7 +120,11 @@ def _mistyped(name: str, value: Any, kind: Any) -> str | None:
     if item is not None:
         if type(value) is list and all(type(entry) is item for entry in value):
             return None
-        return f"{name} = {value!r}: a list of {item.__name__} is wanted, as in [1, 2]."
+        example = "[0.1, 0.2]" if item is float else "[64, 32]"
+        return (
+            f"{name} = {value!r}: a list of {item.__name__} is wanted. With papermill, "
+            f"write -y '{name}: {example}' (its -p takes no lists)."
+        )
     if type(value) is kind:
         return None
     advice = {
@@ -141,13 +149,13 @@ class Run:
     def checkpoint(self, label: str) -> Path:
         """Where a training of this run keeps its state: other parameters or other code, another folder."""
         key = hashlib.sha256(repr((sorted(self.parameters.items()), torch.__version__, _code())).encode())
-        return ROOT / "_build" / "checkpoints" / self.name / key.hexdigest()[:12] / label
+        root = Path(os.environ.get("LWL_CHECKPOINTS") or ROOT / "_build" / "checkpoints")
+        return root / self.name / key.hexdigest()[:12] / label
 
-    def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> str:
-        """Glue a number to the page under ``name`` and return it as text, with ± its error if it has one."""
+    def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> None:
+        """Glue a number to the page under ``name``, with ± its error if it has one."""
         text = plus_minus(value, error, form)
         _glue(name, text, {"value": value, "error": error, "unit": unit, "text": text})
-        return text
 
     def finish(self, data: ImageData) -> None:
         """Record where the numbers of this run came from: data, code, machine, duration, memory."""
@@ -193,15 +201,21 @@ def plus_minus(value: float, error: float | None, form: str) -> str:
     return format(value, form) + (f" ± {format(error, form)}" if error is not None else "")
 
 
+def show_code(*objects: Any) -> None:
+    """Show the source of functions or classes: the very code that runs, wherever the notebook is read."""
+    for shown in objects:
+        display(Markdown(f"```python\n{textwrap.dedent(inspect.getsource(shown))}```"))
+
+
 def say(text: str) -> None:
     """Show a sentence that was computed: prose whose numbers and verdicts follow the run."""
     display(Markdown(inspect.cleandoc(text)))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Show a table: the first column to the left, numbers to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], text_columns: int = 1) -> None:
+    """Show a table: the first ``text_columns`` columns to the left, numbers to the right."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, *rows)]
-    lines.insert(1, "|:--|" + "--:|" * (len(header) - 1))
+    lines.insert(1, "|" + ":--|" * text_columns + "--:|" * (len(header) - text_columns))
     display(Markdown("\n".join(lines)))
 
 

@@ -147,15 +147,16 @@ def _photo_digits(train: int, test: int, seed: int) -> ImageData:
 
     digits = _digits(size=32)
     photos = [torch.from_numpy(photo.copy()).permute(2, 0, 1) for photo in load_sample_images().images]
-    generator = torch.Generator().manual_seed(seed)
+    # One generator a split, so that the number of training images does not change the test images.
+    generators = [torch.Generator().manual_seed(2 * seed + split) for split in (0, 1)]
     # Test patches come from the right fifth of each photograph, which no training patch touches.
     cut = int(0.8 * photos[0].shape[2])
     return ImageData(
         name="photo_digits",
         title="digits on photographs",
         classes=DIGITS,
-        train=_blend(digits.train, [photo[:, :, :cut] for photo in photos], train, generator),
-        test=_blend(digits.test, [photo[:, :, cut:] for photo in photos], test, generator),
+        train=_blend(digits.train, [photo[:, :, :cut] for photo in photos], train, generators[0]),
+        test=_blend(digits.test, [photo[:, :, cut:] for photo in photos], test, generators[1]),
     )
 
 
@@ -237,13 +238,14 @@ def _torchvision(name: str, root: Path) -> ImageData:
     def build() -> tuple[Split, Split]:
         try:
             return _open_both(source, root, download=False)
-        except Exception:  # noqa: BLE001 — missing, truncated or garbled alike: torchvision fetches it anew
+        except Exception:  # noqa: BLE001 — missing, truncated or garbled: torchvision fetches what is missing
             try:
                 return _open_both(source, root, download=True)
             except Exception as error:
                 raise DataError(
                     f"{source.title} is not (or not whole) under {root}, and downloading it failed: {error}. "
-                    f"Put {source.files} under {root}, name another place (root or $LWL_DATA), "
+                    f"Put {source.files} under {root} (if files lie there, delete them first: a broken one "
+                    "is not replaced), name another place (root or $LWL_DATA), "
                     f"or use the embedded set {source.instead!r}, which needs no file."
                 ) from error
 
@@ -272,9 +274,20 @@ def _folder(name: str, root: Path) -> ImageData:
     stamp = _short("\n".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths))
 
     def build() -> tuple[Split, Split]:
-        with Image.open(paths[0]) as first:
-            size, mode = first.size, "L" if first.mode in ("1", "L") else "RGB"
-        return tuple(_read_images(listing[split], size, mode) for split in ("train", "test"))
+        with ThreadPoolExecutor() as pool:  # Pillow lets go of the GIL while it decodes
+            decoded = list(pool.map(_decode, paths))
+        sizes = [image.size for image in decoded]
+        if odd := [path for path, size in zip(paths, sizes, strict=True) if size != sizes[0]]:
+            found, first = ("×".join(map(str, sizes[paths.index(path)])) for path in (odd[0], paths[0]))
+            raise DataError(
+                f"{odd[0]} is {found} pixels, the first image of the set {first}: resize all images to one size."
+            )
+        mode = "L" if all(image.mode in ("1", "L") for image in decoded) else "RGB"
+        count = sum(map(len, listing["train"].values()))
+        return tuple(
+            _stack(listing[split], images, mode)
+            for split, images in (("train", decoded[:count]), ("test", decoded[count:]))
+        )
 
     train, test = _cached(f"folder-{_short(str(folder.resolve()))}", stamp, build)
     return ImageData(f"folder:{name}", name, classes, train, test)
@@ -285,9 +298,11 @@ def _list_images(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}. Lay images out as {folder}/<class>/*.png (or .jpg).")
     listing = {
-        entry.name: sorted(path for path in entry.iterdir() if path.suffix.lower() in SUFFIXES)
+        entry.name: sorted(
+            path for path in entry.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        )
         for entry in sorted(folder.iterdir())
-        if entry.is_dir()
+        if entry.is_dir() and not entry.name.startswith(".")
     }
     if not any(listing.values()):
         raise DataError(f"{folder} holds no images. Lay them out as {folder}/<class>/*.png (or .jpg).")
@@ -297,25 +312,21 @@ def _list_images(folder: Path) -> dict[str, list[Path]]:
     return listing
 
 
-def _read_images(listing: dict[str, list[Path]], size: tuple[int, int], mode: str) -> Split:
-    def read(path: Path) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                if image.size != size:
-                    raise DataError(
-                        f"{path} is {image.size[0]}×{image.size[1]} pixels, the first image of the set "
-                        f"{size[0]}×{size[1]}: resize all images to one size."
-                    )
-                return np.asarray(image.convert(mode))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as an image ({error}): repair or remove it.") from error
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.copy()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an image ({error}): repair or remove it.") from error
 
-    files = [path for paths in listing.values() for path in paths]
-    with ThreadPoolExecutor() as pool:  # Pillow lets go of the GIL while it decodes
-        pixels = torch.from_numpy(np.stack(list(pool.map(read, files))))
-    images = pixels.unsqueeze(1) if mode == "L" else pixels.permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor([label for label, paths in enumerate(listing.values()) for _ in paths])
-    return Split(images, labels)
+
+def _stack(listing: dict[str, list[Path]], decoded: list[Image.Image], mode: str) -> Split:
+    """One split, shuffled, always alike: the first n images of a sorted one would be of one class."""
+    pixels = torch.from_numpy(np.stack([np.asarray(image.convert(mode)) for image in decoded]))
+    images = pixels.unsqueeze(1) if mode == "L" else pixels.permute(0, 3, 1, 2)
+    labels = torch.tensor([label for label, files in enumerate(listing.values()) for _ in files])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    return Split(images[order].contiguous(), labels[order])
 
 
 # --- the cache -------------------------------------------------------------------------------------

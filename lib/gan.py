@@ -10,9 +10,10 @@ from lib.train import evaluating
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """−log D(x) − log(1 − D(G(z))), averaged over the batch, in nats; D is the sigmoid of the logit.
+    """−log D(x) − log(1 − D(G(z))), averaged over the batch, in nats.
 
-    Equation 1 of the paper, as what the discriminator minimises. 2 log 2 where it cannot tell.
+    Equation 1 of the paper, as what the discriminator minimises; D is the sigmoid of
+    the logit. 2 log 2 where it cannot tell real from fake.
     """
     return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
 
@@ -20,8 +21,8 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 def generator_loss(fake_logits: Tensor) -> Tensor:
     """−log D(G(z)), averaged over the batch, in nats.
 
-    The non-saturating loss (section 3 of the paper): its gradient is large when the discriminator is
-    sure of a fake, where that of log(1 − D(G(z))) vanishes.
+    The non-saturating loss (section 3 of the paper): its gradient is large when the
+    discriminator is sure of a fake, where that of log(1 − D(G(z))) vanishes.
     """
     return F.softplus(-fake_logits).mean()
 
@@ -55,7 +56,7 @@ class GANStep:
     ) -> None:
         self.generator, self.discriminator = generator, discriminator
         self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
-        self.latent_dim = latent_dim
+        self.latent_dim, self.ema_decay = latent_dim, ema_decay
         self.ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
         self.parts = {
             "generator": generator,
@@ -68,15 +69,18 @@ class GANStep:
     def __call__(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         x = batch[0]
         self.generator.train()
-        x_fake = pixels(self.generator(torch.randn(len(x), self.latent_dim, device=x.device)))
+        z = torch.randn(len(x), self.latent_dim, device=x.device)
+        x_fake = pixels(self.generator(z))
 
-        # The fakes are detached: the discriminator's update must not move the generator.
-        d_loss = discriminator_loss(self.discriminator(x), self.discriminator(x_fake.detach()))
+        # Detached: the generator's graph is still needed for its own update.
+        real_logits = self.discriminator(x)
+        fake_logits = self.discriminator(x_fake.detach())
+        d_loss = discriminator_loss(real_logits, fake_logits)
         self.discriminator_optimizer.zero_grad(set_to_none=True)
         d_loss.backward()
         self.discriminator_optimizer.step()
 
-        # The discriminator stands still while the generator learns from it.
+        # No gradients for the discriminator's weights: nobody would use them.
         self.discriminator.requires_grad_(False)
         g_loss = generator_loss(self.discriminator(x_fake))
         self.generator_optimizer.zero_grad(set_to_none=True)

@@ -237,7 +237,7 @@ def fit(
     With ``checkpoint``, everything that the next step depends on is saved every ``checkpoint_every``
     steps, and a run that was killed goes on from there to the same result. The file is
     ``<checkpoint>-<fingerprint>.pt``, the fingerprint taken of the initial weights, hyper-parameters,
-    data, random state, loss code and ``steps``: another experiment never resumes this one's file.
+    data, random state, loss code, what that refers to, and ``steps``: another experiment never resumes this one's file.
 
     Raises :class:`NonFiniteLoss` naming the step, and :class:`CheckpointError` for an unreadable file.
     """
@@ -346,8 +346,8 @@ class _Checkpoint:
         if not parts:
             raise CheckpointError(f"{type(step).__name__} has no `parts`: name there what the checkpoint must hold.")
         self.parts: dict[str, Stateful] = {**parts, "batches": batches}
-        fingerprint = _fingerprint([self._states(), batches.tensors, batches.batch_size, steps, _random_state()])
-        self.path = stem.with_name(f"{stem.name}-{_fingerprint([fingerprint, _code(step)])[:12]}.pt")
+        start = [self._states(), batches.tensors, batches.batch_size, steps, _random_state(), _settings(step)]
+        self.path = stem.with_name(f"{stem.name}-{_fingerprint(start)[:12]}.pt")
 
     def _states(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self.parts.items()}
@@ -395,12 +395,28 @@ def _fingerprint(value: Any) -> str:
     return digest.hexdigest()
 
 
-def _code(step: Step) -> str:
-    """The source of a step's loss function, or of the step's own class; empty where Python has none."""
+def _settings(step: Step) -> list[str]:
+    """What else decides a step's updates: its attributes, its modules' layers, its loss and what that refers to."""
+    held = {name: value for name, value in vars(step).items() if name != "parts"}
+    loss_fn = held.pop("loss_fn", None)
+    if inspect.isfunction(loss_fn):
+        used = inspect.getclosurevars(loss_fn)
+        held |= {**used.nonlocals, **used.globals}
+    plain = (bool, int, float, str, list, tuple, dict, type(None), torch.dtype)
+    return [
+        *(f"{name}={value!r}" for name, value in sorted(held.items()) if isinstance(value, plain)),
+        *(_source(value) for _, value in sorted(held.items()) if inspect.isfunction(value)),
+        *(repr(part) for part in step.parts.values() if isinstance(part, nn.Module)),
+        _source(loss_fn if inspect.isfunction(loss_fn) else type(step)),
+    ]
+
+
+def _source(code: Any) -> str:
+    """The source of a function or class without its comments; its name where Python has none."""
     try:
-        return strip_docs(textwrap.dedent(inspect.getsource(getattr(step, "loss_fn", type(step)))))
-    except (OSError, TypeError, SyntaxError):
-        return ""
+        return strip_docs(textwrap.dedent(inspect.getsource(code)))
+    except (OSError, TypeError, SyntaxError):  # typed at a prompt, or a lambda within a line
+        return code.__qualname__
 
 
 def strip_docs(source: str) -> str:

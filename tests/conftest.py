@@ -5,5 +5,6 @@ import pytest
 def own_cache(tmp_path, monkeypatch):
     """No test reads or writes the project's own caches, data or progress files."""
     monkeypatch.setenv("LWL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LWL_CHECKPOINTS", str(tmp_path / "checkpoints"))
     monkeypatch.delenv("LWL_DATA", raising=False)
     monkeypatch.delenv("LWL_PROGRESS", raising=False)

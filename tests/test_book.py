@@ -111,8 +111,8 @@ def put_run(project, profile, notebook):
 
 
 def assembled(project, profile):
-    book.assemble(profile, project / "out", root=project)
-    return nbformat.read(project / "out" / "book" / "01_x.ipynb", 4)
+    book.assemble(profile, project / "_build" / "source", root=project)
+    return nbformat.read(project / "_build" / "source" / "book" / "01_x.ipynb", 4)
 
 
 def test_chapters_are_the_notebooks_of_the_table_of_contents(project):
@@ -124,8 +124,10 @@ def test_demo_pages_say_that_they_are_no_results(project):
     box = assembled(project, "demo").cells[1].source
     assert "Demo data, not results" in box
     assert "`epochs=7`" in box and "name" not in box
-    assert (project / "out" / "book" / "intro.md").exists() and (project / "out" / "_toc.yml").exists()
-    assert not (project / "out" / "book" / "profiles").exists()
+    assert (project / "_build" / "source" / "book" / "intro.md").exists() and (
+        project / "_build" / "source" / "_toc.yml"
+    ).exists()
+    assert not (project / "_build" / "source" / "book" / "profiles").exists()
 
 
 def test_real_pages_say_where_their_numbers_come_from(project):
@@ -151,3 +153,10 @@ def test_profiles_are_read_and_wrong_ones_refused(project):
         book.parameters("01_x", "labtop", project)
     with pytest.raises(BookError, match="no parameters for '02_y'"):
         book.parameters("02_y", "laptop", project)
+
+
+def test_assembling_never_empties_a_folder_of_the_project(project):
+    put_run(project, "demo", executed())
+    with pytest.raises(BookError, match="would be emptied"):
+        book.assemble("demo", project / "book", root=project)
+    assert (project / "book" / "intro.md").exists()

@@ -7,8 +7,8 @@ from lib import chapter
 from lib.chapter import ParameterError, above, at_least, between, check_parameters, each, one_of
 from lib.data import load
 
-TYPES = {"epochs": int, "rate": float, "name": str, "flag": bool, "widths": list[int]}
-VALUES = {"epochs": 3, "rate": 0.1, "name": "digits", "flag": True, "widths": [4, 2]}
+TYPES = {"epochs": int, "rate": float, "name": str, "flag": bool, "widths": list[int], "sigmas": list[float]}
+VALUES = {"epochs": 3, "rate": 0.1, "name": "digits", "flag": True, "widths": [4, 2], "sigmas": [0.1]}
 RULES = {"epochs": at_least(1), "rate": above(0, up_to=1), "widths": each(at_least(1)), "name": one_of("digits", "x")}
 
 
@@ -21,6 +21,7 @@ def test_good_parameters_pass_and_whole_numbers_become_floats():
     assert check() == VALUES
     rate = check(rate=1)["rate"]
     assert rate == 1.0 and type(rate) is float
+    assert [type(sigma) for sigma in check(sigmas=[0.1, 1])["sigmas"]] == [float, float]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +36,8 @@ def test_good_parameters_pass_and_whole_numbers_become_floats():
         ({"flag": "true"}, "flag = 'true' is str, bool is wanted: write True or False"),
         ({"name": 3}, "name = 3 is int"),
         ({"widths": [4, "2"]}, "a list of int is wanted"),
-        ({"widths": 4}, "a list of int is wanted"),
+        ({"widths": "[4, 2]"}, "write -y 'widths: [64, 32]' (its -p takes no lists)"),
+        ({"sigmas": ["1e-4"]}, "a list of float is wanted"),
         ({"epochs": 0}, "epochs = 0: it must be at least 1"),
         ({"rate": 0.0}, "rate = 0.0: it must be above 0, at most 1"),
         ({"rate": float("nan")}, "rate = nan"),
@@ -93,8 +95,7 @@ def displayed(monkeypatch):
 
 
 def test_a_recorded_number_is_glued_with_its_error(displayed):
-    text = chapter.Run("x", {}, torch.device("cpu")).record("mse", 0.01234, ".3f", "per pixel", error=0.002)
-    assert text == "0.012 ± 0.002"
+    chapter.Run("x", {}, torch.device("cpu")).record("mse", 0.01234, ".3f", "per pixel", error=0.002)
     ((data, options),) = displayed
     assert data == {"application/papermill.record/text/plain": "0.012 ± 0.002"}
     assert options["metadata"]["scrapbook"]["name"] == "mse"
@@ -112,5 +113,12 @@ def test_provenance_names_data_code_and_machine(displayed):
 
 
 def test_tables_are_markdown(displayed):
-    chapter.table(["a", "b"], [("x", 1), ("y", 2)])
-    assert displayed[0][0].data == "| a | b |\n|:--|--:|\n| x | 1 |\n| y | 2 |"
+    chapter.table(["a", "b", "c"], [("x", 1, 2), ("y", 3, 4)], text_columns=2)
+    assert displayed[0][0].data == "| a | b | c |\n|:--|:--|--:|\n| x | 1 | 2 |\n| y | 3 | 4 |"
+
+
+def test_shown_code_is_the_code_that_runs(displayed):
+    chapter.show_code(above, chapter.Run.record)
+    assert displayed[0][0].data.startswith("```python\ndef above(low: float")
+    assert displayed[1][0].data.startswith("```python\ndef record(")  # a method loses its indentation
+    assert all(shown.data.endswith("```") for shown, _ in displayed)

@@ -168,11 +168,28 @@ def load_folder(folder):
     return load("folder:fruit", root=folder.parent)
 
 
-def test_a_folder_of_images_is_read_in_order(folder, pixels):
+def test_a_folder_of_images_is_read_with_its_labels_always_in_the_same_mixed_order(folder, pixels):
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    (folder / "train" / "apple" / "._0.png").write_bytes(b"what a Mac leaves behind")
     fruit = load_folder(folder)
     assert fruit.classes == ("apple", "pear")
-    assert fruit.train.labels.tolist() == [0, 0, 1, 1]
-    assert torch.equal(fruit.train.images, torch.from_numpy(pixels[:4]).permute(0, 3, 1, 2))
+    expected = torch.from_numpy(pixels[:4]).permute(0, 3, 1, 2)
+    order = [int((expected == image).flatten(1).all(1).nonzero()) for image in fruit.train.images]
+    assert sorted(order) == [0, 1, 2, 3]
+    assert fruit.train.labels.tolist() == [number // 2 for number in order]
+
+
+def test_the_first_images_of_a_folder_are_not_all_of_one_class(folder, pixels):
+    for name in ("apple", "pear"):
+        for number in range(20):
+            Image.fromarray(pixels[0]).save(folder / "train" / name / f"{number:02}.png")
+    assert 3 <= load_folder(folder).train.first(10).labels.sum() <= 7
+
+
+def test_one_grey_image_first_does_not_turn_a_set_grey(folder):
+    path = folder / "train" / "apple" / "0.png"
+    Image.open(path).convert("L").save(path)
+    assert load_folder(folder).shape == (3, 32, 32)
 
 
 def test_grey_images_stay_grey(folder):
@@ -205,6 +222,12 @@ def damage_bytes(folder):
     return path, "cannot be read"
 
 
+def damage_first(folder):
+    path = folder / "train" / "apple" / "0.png"
+    path.write_bytes(b"no image")
+    return path, "cannot be read"
+
+
 def damage_missing(folder):
     shutil.rmtree(folder / "test")
     return folder / "test", "There is no folder"
@@ -216,7 +239,7 @@ def damage_names(folder):
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_empty, damage_class, damage_size, damage_bytes, damage_missing, damage_names]
+    "damage", [damage_empty, damage_class, damage_size, damage_bytes, damage_first, damage_missing, damage_names]
 )
 def test_a_damaged_folder_is_refused_by_path(folder, damage):
     path, reason = damage(folder)
@@ -244,7 +267,7 @@ def no_decoding(monkeypatch):
     def forbidden(*args):
         raise AssertionError("images were decoded although the cache is whole")
 
-    return lambda: monkeypatch.setattr(data, "_read_images", forbidden)
+    return lambda: monkeypatch.setattr(data, "_decode", forbidden)
 
 
 def test_the_second_start_decodes_nothing(folder, no_decoding):

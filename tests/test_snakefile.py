@@ -45,16 +45,16 @@ def project(tmp_path_factory):
         "format: jb-book\nroot: book/intro\nchapters:\n- file: book/01_a\n- file: book/02_b\n"
     )
     (project / "book" / "intro.md").write_text("# Intro\n\nSome text.\n")
-    (project / "book" / "profiles" / "laptop.yaml").write_text("01_a: {level: 2}\n02_b: {level: 3}\n")
+    (project / "book" / "profiles" / "laptop.yaml").write_text("01_a: {level: 2.0e-6}\n02_b: {level: 3}\n")
     write_chapter(project, "01_a")
     write_chapter(project, "02_b")
     snake(project, "book")
     return project
 
 
-def snake(project, *arguments, fails=False):
+def snake(project, *arguments, fails=False, **environment):
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--max-checksum-file-size", "100MB"]
-    environment = {**os.environ, "PYTHONPATH": str(project), "JUPYTER_PLATFORM_DIRS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(project), **environment}
     result = subprocess.run(
         [*command, *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=200
     )
@@ -111,9 +111,9 @@ def test_changed_prose_reaches_the_page_without_a_run(project):
 def test_a_profile_sets_its_own_chapters_parameters(project):
     targets = ["_build/runs/laptop/01_a.ipynb", "_build/runs/laptop/02_b.ipynb"]
     snake(project, *targets)
-    assert level(project / targets[0]) == 2
+    assert level(project / targets[0]) == 2e-6, "a small number must not arrive as text"
     before = stamps(project, "laptop")
-    (project / "book" / "profiles" / "laptop.yaml").write_text("01_a: {level: 2}\n02_b: {level: 4}\n")
+    (project / "book" / "profiles" / "laptop.yaml").write_text("01_a: {level: 2.0e-6}\n02_b: {level: 4}\n")
     snake(project, *targets)
     after = stamps(project, "laptop")
     assert before["01_a"] == after["01_a"] and before["02_b"] != after["02_b"]
@@ -121,7 +121,7 @@ def test_a_profile_sets_its_own_chapters_parameters(project):
 
 def test_custom_runs_lie_beside_the_profiles_own(project):
     before = stamps(project)
-    snake(project, "--config", "args=-p level 17", "--", "_build/runs/demo.custom/01_a.ipynb")
+    snake(project, "_build/runs/demo.custom/01_a.ipynb", LWL_ARGS="-y 'level: 17'")
     assert level(project / "_build" / "runs" / "demo.custom" / "01_a.ipynb") == 17
     assert stamps(project) == before
 

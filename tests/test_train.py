@@ -224,10 +224,12 @@ def interrupted(stem, after, **options):
     """Train, and stop by an exception at the step ``after``, as a kill would; return the step and history, or None."""
     train.seed(0)
     step = make_step(**options)
-    real, calls = step.loss_fn, iter(range(1, 1000))
+    real, calls = step.loss_fn, iter([*range(1, after)] if after else range(1000))
 
     def loss_fn(x):
-        if next(calls) == after:
+        if (
+            next(calls, None) is None
+        ):  # (not `after` itself: a loss that refers to another number is another experiment)
             raise KeyboardInterrupt
         return real(x)
 
@@ -251,7 +253,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights_history_and_random_state(tmp_
     assert torch.equal(weights(whole), weights(again))
 
 
-@pytest.mark.parametrize("change", ["weights", "rate", "data", "batch", "steps", "loss"])
+@pytest.mark.parametrize("change", ["weights", "rate", "data", "batch", "steps", "loss", "closure", "clip", "layer"])
 def test_another_experiment_never_resumes_this_ones_checkpoint(tmp_path, change):
     def run(change):
         train.seed(1 if change == "weights" else 0)
@@ -259,6 +261,13 @@ def test_another_experiment_never_resumes_this_ones_checkpoint(tmp_path, change)
         if change == "loss":
             model = step.model
             step.loss_fn = lambda x: {"loss": model(x).abs().mean(), "norm": x.norm()}
+        if change == "clip":
+            step.clip = 1.0
+        if change == "layer":
+            step.model[2] = nn.Identity()
+        weight, unweighted = (2.0 if change == "closure" else 1.0), step.loss_fn
+        if change not in ("loss", "layer"):
+            step.loss_fn = lambda x: {name: weight * loss for name, loss in unweighted(x).items()}
         batches = make_batches(seed=1 if change == "data" else 0, batch_size=10 if change == "batch" else 8)
         fit(step, batches, 20 if change == "steps" else 10, checkpoint=tmp_path / "run")
 
