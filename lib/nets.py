@@ -33,34 +33,98 @@ def mlp_decoder(latent_dim: int, hidden: Sequence[int], shape: Shape) -> nn.Sequ
     return nn.Sequential(*mlp([latent_dim, *hidden, math.prod(shape)]), nn.Unflatten(1, shape))
 
 
-def conv_encoder(shape: Shape, width: int, out: int) -> nn.Sequential:
+def conv_encoder(shape: Shape, width: int, out: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Images (B, C, H, W) to (B, out): two strided convolutions, then two linear layers."""
     channels, side = shape[0], _quarter(shape)
     return nn.Sequential(
         nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (B, width, H/2, W/2)
-        nn.ReLU(),
+        activation(),
         nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # (B, 2 width, H/4, W/4)
-        nn.ReLU(),
+        activation(),
         nn.Flatten(),
         nn.Linear(2 * width * side * side, 8 * width),
-        nn.ReLU(),
+        activation(),
         nn.Linear(8 * width, out),
     )
 
 
-def conv_decoder(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
+def conv_decoder(latent_dim: int, width: int, shape: Shape, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Codes (B, latent_dim) to logits (B, C, H, W): the mirror image of :func:`conv_encoder`."""
     channels, side = shape[0], _quarter(shape)
     return nn.Sequential(
         nn.Linear(latent_dim, 8 * width),
-        nn.ReLU(),
+        activation(),
         nn.Linear(8 * width, 2 * width * side * side),
-        nn.ReLU(),
+        activation(),
         nn.Unflatten(1, (2 * width, side, side)),
         nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
-        nn.ReLU(),
+        activation(),
         nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
     )
+
+
+class PixelBias(nn.Module):
+    """Adds a learned number to each logit (B, C, H, W), beginning at the logit of that pixel's mean.
+
+    ``mean`` (C, H, W), pixels in [0, 1]. A decoder without it must first find out where ink is at all.
+    """
+
+    def __init__(self, mean: Tensor) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.logit(mean, eps=2e-3))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits + self.bias
+
+
+def pooled_encoder(shape: Shape, out: int) -> nn.Sequential:
+    """28×28 images (B, C, 28, 28) to (B, out), by convolution and average pooling down to 256 numbers.
+
+    The encoder that report 004's course hands out with its assignment.
+    """
+    channels = _exactly_28(shape)
+    return nn.Sequential(
+        nn.Conv2d(channels, 32, 3),  # (B, 32, 26, 26)
+        nn.ELU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(32, 64, 3),  # (B, 64, 11, 11)
+        nn.ELU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(64, 256, 5),  # (B, 256, 1, 1)
+        nn.ELU(),
+        nn.Flatten(),
+        nn.Linear(256, out),
+    )
+
+
+def upsampled_decoder(latent_dim: int, shape: Shape) -> nn.Sequential:
+    """Codes (B, latent_dim) to logits (B, C, 28, 28), by bilinear upsampling between convolutions.
+
+    The decoder of the same assignment. Its first layer, a 5×5 convolution of a single pixel padded by 4,
+    is written as the transposed convolution that it is, at a 25th of the work.
+    """
+    channels = _exactly_28(shape)
+    return nn.Sequential(
+        nn.Linear(latent_dim, 256),
+        nn.ELU(),
+        nn.Unflatten(1, (256, 1, 1)),
+        nn.ConvTranspose2d(256, 64, 5),  # (B, 64, 5, 5)
+        nn.ELU(),
+        nn.UpsamplingBilinear2d(scale_factor=2),
+        nn.Conv2d(64, 32, 3, padding=2),  # (B, 32, 12, 12)
+        nn.ELU(),
+        nn.UpsamplingBilinear2d(scale_factor=2),
+        nn.Conv2d(32, 16, 3, padding=2),  # (B, 16, 26, 26)
+        nn.ELU(),
+        nn.Conv2d(16, channels, 3, padding=2),
+    )
+
+
+def _exactly_28(shape: Shape) -> int:
+    """The number of channels of 28×28 images; refuses others."""
+    if tuple(shape[1:]) != (28, 28):
+        raise ValueError(f"Images of {shape[1]}×{shape[2]} pixels: these networks are made for 28×28.")
+    return shape[0]
 
 
 def generator(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:

@@ -65,6 +65,18 @@ def image_rows(rows: Mapping[str, Tensor], gap: int = 2) -> Figure:
     return fig
 
 
+def captioned_rows(rows: Mapping[str, Tensor], captions: Sequence[str], gap: int = 2) -> Figure:
+    """:func:`image_rows` with a caption above each column."""
+    fig = image_rows(rows, gap)
+    width = next(iter(rows.values())).shape[-1]
+    ax = fig.axes[0]
+    for column, caption in enumerate(captions):
+        ax.annotate(
+            caption, (column * (width + gap) + width / 2, -1.5), ha="center", va="bottom", annotation_clip=False
+        )
+    return fig
+
+
 def tile_row(images: Tensor, gap: int = 2) -> np.ndarray:
     """Images (N, C, H, W) side by side as uint8 (H, N·(W+gap)−gap, 3), white between them."""
     array = _to_rgb(images)

@@ -32,6 +32,27 @@ TINY = {
         "slow_steps": 2,
         "classifier_epochs": 1,
     },
+    "03_likelihood": {
+        "train_images": 150,
+        "test_images": 30,
+        "validation_images": 50,
+        "latent_dim": 6,
+        "width": 2,
+        "epochs": 1,
+        "ablation_epochs": 1,
+        "report_epochs": 1,
+        "K": 4,
+        "scored_images": 20,
+        "counts": [1, 2, 4],
+        "curve_images": 5,
+        "objective_epochs": 1,
+        "objective_hidden": 8,
+        "exact_images": 5,
+        "annealed_images": 3,
+        "temperatures": [1, 2],
+        "chains": 2,
+        "leapfrog": 1,
+    },
 }
 
 

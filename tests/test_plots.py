@@ -70,3 +70,14 @@ def test_figures_come_out_on_white_ground():
     plots.use_style()
     assert matplotlib.rcParams["savefig.facecolor"] == "white"
     assert matplotlib.rcParams["font.size"] >= 11
+
+
+# --- chapter 3 -------------------------------------------------------------------------------------
+
+
+def test_captions_stand_over_the_middle_of_their_columns():
+    images = torch.zeros(3, 1, 8, 8)
+    fig = plots.captioned_rows({"a": images, "b": images}, ["-1", "-2", "-3"], gap=2)
+    captions = {text.get_text(): text.xy[0] for text in fig.axes[0].texts}
+    assert captions == {"-1": 4, "-2": 14, "-3": 24}
+    assert not fig.axes[1].texts
