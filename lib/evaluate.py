@@ -31,6 +31,15 @@ def mse(x: Tensor, x_hat: Tensor) -> float:
     return F.mse_loss(x_hat, x).item()
 
 
+def protocol_loss(x: Tensor, x_hat: Tensor, batch: int = 64) -> float:
+    """The loss of reports 001 and 003: ‖x − x_hat‖₂ / numel(x) over a whole batch, pixels 0–255, mean over batches.
+
+    It falls as 1/√batch, so it can be compared at one batch size only; 64 is theirs.
+    """
+    pairs = zip((255 * x).split(batch), (255 * x_hat).split(batch), strict=True)
+    return float(np.mean([(torch.linalg.vector_norm(a - b) / a.numel()).item() for a, b in pairs]))
+
+
 def psnr(mse: float) -> float:
     """Peak signal-to-noise ratio in dB for pixels in [0, 1]: −10 log10(mse)."""
     return -10 * math.log10(mse)
