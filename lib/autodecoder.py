@@ -204,7 +204,7 @@ class AutodecoderStep:
     ) -> None:
         self.decoder, self.latents, self.loss_fn = decoder, latents, loss_fn
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Adam(decoder.parameters(), lr),
+            torch.optim.Adam(decoder.parameters(), lr, fused=True),
             torch.optim.SparseAdam(list(latents.parameters()), latent_lr),
         ]
         self.schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(each, steps) for each in self.optimizers]
