@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import nbformat
 import pytest
 import torch
 from scipy import integrate, stats
@@ -12,6 +13,7 @@ from torch.distributions import Distribution, Uniform, kl_divergence
 from lib import autodecoder as ad
 from lib import nets, train
 from lib.data import Split
+from lib.files import ROOT
 
 SHAPE = (1, 8, 8)
 
@@ -389,3 +391,24 @@ def test_the_first_image_of_a_class_or_a_clear_refusal():
         ad.first_of_class(split, ("Trouser", "Shirt", "Bag"), "Trousers")
     with pytest.raises(ValueError, match="None of the 4 images is of class 'Bag'"):
         ad.first_of_class(split, ("Trouser", "Shirt", "Bag"), "Bag")
+
+
+# --- what the chapter refuses ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"families": ["normal", "cauchy"]}, r"families = .*'normal', 'laplace', 'uniform', 'exponential'"),
+        ({"latent_dim": 0}, "latent_dim = 0: it must be at least 1"),
+        ({"channels_003": [4] * 6}, "Images of 28×28 pixels: 6 doublings"),
+        ({"interpolate_to": "Shirt"}, "There is no class 'Shirt'. Choose one of: 0, 1"),
+    ],
+)
+def test_the_chapter_refuses_before_anything_trains(wrong, message):
+    cells = nbformat.read(ROOT / "book" / "02_autodecoders.ipynb", 4).cells
+    parameters, setup = [cell.source for cell in cells if cell.cell_type == "code"][:2]
+    namespace = {}
+    exec(parameters, namespace)
+    with pytest.raises(ValueError, match=message):
+        exec(setup, namespace | wrong)
