@@ -70,3 +70,12 @@ def test_figures_come_out_on_white_ground():
     plots.use_style()
     assert matplotlib.rcParams["savefig.facecolor"] == "white"
     assert matplotlib.rcParams["font.size"] >= 11
+
+
+def test_long_row_labels_stay_on_the_figure():
+    plots.use_style()
+    fig = plots.image_rows({name: torch.rand(5, 1, 8, 8) for name in ("input", "exponential", "a longer label")})
+    fig.canvas.draw()
+    renderer = fig.canvas.get_renderer()
+    assert min(ax.yaxis.label.get_window_extent(renderer).x0 for ax in fig.axes) >= 0
+    plt.close(fig)
