@@ -314,6 +314,7 @@ def test_inference_leaves_the_decoder_and_its_batch_norm_as_they_were():
     assert any("running_var" in name for name in before)
     assert all(torch.equal(before[name], value) for name, value in decoder.state_dict().items())
     assert all(module.training for module in decoder.modules())
+    assert all(parameter.grad is None for parameter in decoder.parameters())
     assert [p.requires_grad for p in decoder.parameters()] == [p is not decoder.log_sigma for p in decoder.parameters()]
 
 
