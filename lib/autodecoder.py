@@ -46,15 +46,15 @@ def _laplace(loc: Tensor, log_scale: Tensor) -> Distribution:
 
 
 def _uniform(loc: Tensor, log_scale: Tensor) -> Distribution:
-    """An interval inside (−1, 1), whatever the numbers: half its width first, then a centre that leaves room."""
-    inside = 1 - 1e-5  # rounding must not push an end over ±1, where the KL becomes infinite
+    """An interval inside (−1, 1): half its width, then a centre that leaves room."""
+    inside = 1 - 1e-5  # rounding must not push an end over ±1, where KL is infinite
     half = inside * torch.sigmoid(log_scale)
     centre = (inside - half) * torch.tanh(loc)
     return Uniform(centre - half, centre + half, validate_args=False)
 
 
 def _exponential(loc: Tensor, log_scale: Tensor) -> Distribution:
-    """Its one parameter is the mean 1/λ = exp(loc); an exponential distribution has no scale of its own."""
+    """Its one parameter is the mean 1/λ = exp(loc); it has no scale of its own."""
     return Exponential(torch.exp(-loc), validate_args=False)
 
 
@@ -77,7 +77,7 @@ def family(name: str) -> Family:
 
 
 class Codes(nn.Module):
-    """A table of codes (N, D), one row per image; a backward pass reaches only the rows that were read."""
+    """A table of codes (N, D), one row per image, with gradients for rows that were read."""
 
     def __init__(self, initial: Tensor) -> None:
         super().__init__()
@@ -153,21 +153,25 @@ def squared_error(decoder: GaussianDecoder, z: Tensor, x: Tensor) -> Tensor:
 
 
 def elbo_terms(decoder: GaussianDecoder, q: Distribution, prior: Distribution, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x | z) at one z ~ q, and KL(q ‖ p), each (B,) in nats; the ELBO is their difference.
+    """log p(x | z) at one z ~ q, and KL(q ‖ p), (B,) in nats; the ELBO is their difference.
 
-    ``rsample`` draws z as a differentiable function of q's parameters (Kingma and Welling, 2014, section 2.4).
+    ``rsample`` draws z as a differentiable function of q's parameters
+    (Kingma and Welling, 2014, section 2.4).
     """
-    likelihood = Normal(decoder(q.rsample()), decoder.log_sigma.exp(), validate_args=False)
+    z = q.rsample()
+    likelihood = Normal(decoder(z), decoder.log_sigma.exp(), validate_args=False)
     return likelihood.log_prob(x).flatten(1).sum(1), kl_divergence(q, prior).sum(1)
 
 
 def autodecoder_loss(decoder: GaussianDecoder, z: Tensor, x: Tensor, penalty: float = 0.0) -> Losses:
     """‖x − x_hat‖² + penalty · ‖z‖² per image, averaged over the batch.
 
-    The second term is a normal prior of variance sigma² / penalty on the codes (Park et al., 2019, equation 9).
+    The second term is a normal prior of variance sigma² / penalty on the codes
+    (Park et al., 2019, equation 9).
     """
     error, norm = squared_error(decoder, z, x), (z**2).sum(1)
-    return {"loss": (error + penalty * norm).mean(), "squared_error": error.mean(), "squared_norm": norm.mean()}
+    loss = (error + penalty * norm).mean()
+    return {"loss": loss, "squared_error": error.mean(), "squared_norm": norm.mean()}
 
 
 def variational_loss(
@@ -188,9 +192,9 @@ def variational_loss(
 class AutodecoderStep:
     """One update of a decoder and of the codes of one batch.
 
-    ``loss_fn(x, index)`` returns losses by name; the one called ``loss`` is minimised. The decoder moves by
-    Adam. The codes move by SparseAdam, because Adam's momentum would go on moving the rows of all other images.
-    Both learning rates fall to 0 over ``steps`` along a cosine.
+    ``loss_fn(x, index)`` returns losses by name; the one called ``loss`` is minimised.
+    The decoder moves by Adam, the codes by SparseAdam, because Adam's momentum would go
+    on moving the rows of all other images. Both rates fall to 0 along a cosine.
     """
 
     def __init__(
@@ -207,7 +211,9 @@ class AutodecoderStep:
             torch.optim.Adam(decoder.parameters(), lr, fused=True),
             torch.optim.SparseAdam(list(latents.parameters()), latent_lr),
         ]
-        self.schedulers = [torch.optim.lr_scheduler.CosineAnnealingLR(each, steps) for each in self.optimizers]
+        self.schedulers = [
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in self.optimizers
+        ]
         self.parts: dict[str, Stateful] = {"decoder": decoder, "latents": latents}
         self.parts |= {f"optimizer {i}": part for i, part in enumerate(self.optimizers)}
         self.parts |= {f"scheduler {i}": part for i, part in enumerate(self.schedulers)}
@@ -250,14 +256,14 @@ def infer(
     lr: float = 0.05,
     batch: int = 250,
 ) -> Tensor:
-    """Fit fresh ``latents`` to unseen images with the decoder frozen; returns the loss at each step, (steps,).
+    """Fit fresh ``latents`` to unseen images, the decoder frozen; the loss at each step.
 
-    ``terms(x, index)`` gives the loss of each image, (B,). They are summed, so that an image's code does not
-    depend on which others are fitted beside it. Every image gets the same budget: ``steps`` of Adam, its
-    learning rate falling from ``lr`` to 0 along a cosine.
+    ``terms(x, index)`` gives the loss of each image, (B,). They are summed, so that an
+    image's code does not depend on which others are fitted beside it. Every image gets
+    the same budget: ``steps`` of Adam, the rate falling from ``lr`` to 0 along a cosine.
     """
     if steps < 1:
-        raise ValueError(f"steps={steps}: give inference a budget of at least one step.")
+        raise ValueError(f"steps={steps}: give inference at least one step.")
     curve = torch.zeros(steps)
     with frozen(decoder):
         for index in torch.arange(len(images), device=images.device).split(batch):
@@ -265,7 +271,8 @@ def infer(
             optimizer = torch.optim.SparseAdam(list(latents.parameters()), lr)
             losses = []
             for step in range(steps):
-                optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+                rate = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
+                optimizer.param_groups[0]["lr"] = rate
                 loss = terms(x, index).sum()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
