@@ -77,11 +77,12 @@ def family(name: str) -> Family:
 
 
 class Codes(nn.Module):
-    """A table of codes (N, D), one row per image, with gradients for rows that were read."""
+    """A table of codes (N, D), a row per image; only rows that are read get gradients."""
 
     def __init__(self, initial: Tensor) -> None:
         super().__init__()
-        self.table = nn.Embedding.from_pretrained(initial.clone(), freeze=False, sparse=True)
+        start = initial.clone()
+        self.table = nn.Embedding.from_pretrained(start, freeze=False, sparse=True)
 
     def forward(self, index: Tensor) -> Tensor:
         """Rows (B,) to codes (B, D)."""
@@ -152,8 +153,13 @@ def squared_error(decoder: GaussianDecoder, z: Tensor, x: Tensor) -> Tensor:
     return ((x - decoder(z)) ** 2).flatten(1).sum(1)
 
 
-def elbo_terms(decoder: GaussianDecoder, q: Distribution, prior: Distribution, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x | z) at one z ~ q, and KL(q ‖ p), (B,) in nats; the ELBO is their difference.
+def elbo_terms(
+    decoder: GaussianDecoder,
+    q: Distribution,
+    prior: Distribution,
+    x: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """log p(x | z) at one z ~ q, and KL(q ‖ p), (B,) in nats; the ELBO is the difference.
 
     ``rsample`` draws z as a differentiable function of q's parameters
     (Kingma and Welling, 2014, section 2.4).
@@ -163,7 +169,12 @@ def elbo_terms(decoder: GaussianDecoder, q: Distribution, prior: Distribution, x
     return likelihood.log_prob(x).flatten(1).sum(1), kl_divergence(q, prior).sum(1)
 
 
-def autodecoder_loss(decoder: GaussianDecoder, z: Tensor, x: Tensor, penalty: float = 0.0) -> Losses:
+def autodecoder_loss(
+    decoder: GaussianDecoder,
+    z: Tensor,
+    x: Tensor,
+    penalty: float = 0.0,
+) -> Losses:
     """‖x − x_hat‖² + penalty · ‖z‖² per image, averaged over the batch.
 
     The second term is a normal prior of variance sigma² / penalty on the codes
@@ -211,9 +222,8 @@ class AutodecoderStep:
             torch.optim.Adam(decoder.parameters(), lr, fused=True),
             torch.optim.SparseAdam(list(latents.parameters()), latent_lr),
         ]
-        self.schedulers = [
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) for optimizer in self.optimizers
-        ]
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR
+        self.schedulers = [cosine(optimizer, steps) for optimizer in self.optimizers]
         self.parts: dict[str, Stateful] = {"decoder": decoder, "latents": latents}
         self.parts |= {f"optimizer {i}": part for i, part in enumerate(self.optimizers)}
         self.parts |= {f"scheduler {i}": part for i, part in enumerate(self.schedulers)}
@@ -256,11 +266,11 @@ def infer(
     lr: float = 0.05,
     batch: int = 250,
 ) -> Tensor:
-    """Fit fresh ``latents`` to unseen images, the decoder frozen; the loss at each step.
+    """Fit fresh ``latents`` to unseen images, decoder frozen; the loss at each step.
 
     ``terms(x, index)`` gives the loss of each image, (B,). They are summed, so that an
     image's code does not depend on which others are fitted beside it. Every image gets
-    the same budget: ``steps`` of Adam, the rate falling from ``lr`` to 0 along a cosine.
+    the same budget: ``steps`` of Adam, the rate falling from ``lr`` to 0 as a cosine.
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: give inference at least one step.")

@@ -144,10 +144,15 @@ def pixels(logits: Tensor) -> Tensor:
     return torch.sigmoid(logits.float())
 
 
-def deconv_decoder(latent_dim: int, channels: Sequence[int], shape: Shape, closing: bool = False) -> nn.Sequential:
-    """Codes (B, latent_dim) to logits (B, C, H, W), doubling the side once per channel count.
+def deconv_decoder(
+    latent_dim: int,
+    channels: Sequence[int],
+    shape: Shape,
+    closing: bool = False,
+) -> nn.Sequential:
+    """Codes (B, latent_dim) to logits (B, C, H, W); the side doubles per entry of channels.
 
-    A linear layer makes a map of channels[0] × s × s, s = ⌈H / 2^n⌉ for n entries; every
+    A linear layer makes a map of channels[0] × s × s, s = ⌈H / 2^n⌉ for n entries; each
     transposed convolution doubles the side and the last one makes pixels. A surplus is
     cropped, the same on every side: a 1×1 transposed convolution with padding does just
     that. ``closing`` adds a sigmoid and a linear layer from all pixels to all pixels.
@@ -157,15 +162,15 @@ def deconv_decoder(latent_dim: int, channels: Sequence[int], shape: Shape, closi
     if latent_dim < 1:
         raise ValueError(f"latent_dim={latent_dim}: a code needs at least one number.")
     if not channels or min(channels) < 1:
-        raise ValueError(f"channels={list(channels)}: give one or more positive numbers.")
+        raise ValueError(f"channels={list(channels)}: give positive numbers.")
     colours, height, width = shape
     side = math.ceil(height / 2 ** len(channels))
     surplus = side * 2 ** len(channels) - height
     if height != width or surplus % 2 or surplus >= height:
         raise ValueError(
-            f"Images of {height}×{width} pixels: {len(channels)} doublings make a square of "
-            f"side {side} · 2^{len(channels)}, which may exceed the image's side only by an "
-            "even number, smaller than that side."
+            f"Images of {height}×{width} pixels: {len(channels)} doublings make a square "
+            f"of side {side} · 2^{len(channels)}. That may exceed the image's side by an "
+            "even number smaller than the side, to be cropped."
         )
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, channels[0] * side * side),
