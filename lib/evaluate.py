@@ -31,6 +31,16 @@ def mse(x: Tensor, x_hat: Tensor) -> float:
     return F.mse_loss(x_hat, x).item()
 
 
+def protocol_loss(x: Tensor, x_hat: Tensor, batch: int = 64) -> float:
+    """‖x − x_hat‖₂ / numel(x) of a whole batch, pixels 0–255; the mean over batches.
+
+    The loss of reports 001 and 003. It falls as 1/√batch, so it can be compared at one
+    batch size only; 64 is theirs.
+    """
+    errors = (255 * (x_hat - x)).split(batch)
+    return float(np.mean([error.norm().item() / error.numel() for error in errors]))
+
+
 def psnr(mse: float) -> float:
     """Peak signal-to-noise ratio in dB for pixels in [0, 1]: −10 log10(mse)."""
     return -10 * math.log10(mse)

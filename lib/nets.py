@@ -206,3 +206,57 @@ def count_parameters(module: nn.Module) -> int:
 def pixels(logits: Tensor) -> Tensor:
     """A decoder's logits as pixels in [0, 1], in float32 whatever the network ran in."""
     return torch.sigmoid(logits.float())
+
+
+def deconv_decoder(
+    latent_dim: int,
+    channels: Sequence[int],
+    shape: Shape,
+    closing: bool = False,
+) -> nn.Sequential:
+    """Codes (B, latent_dim) to logits (B, C, H, W); the side doubles per entry of channels.
+
+    A linear layer makes a map of channels[0] × s × s, s = ⌈H / 2^n⌉ for n entries; each
+    transposed convolution doubles the side and the last one makes pixels. A surplus is
+    cropped, the same on every side: a 1×1 transposed convolution with padding does just
+    that. ``closing`` adds a sigmoid and a linear layer from all pixels to all pixels.
+
+    Raises ValueError for a latent_dim below 1 and for images that cannot be made so.
+    """
+    if latent_dim < 1:
+        raise ValueError(f"latent_dim={latent_dim}: a code needs at least one number.")
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels={list(channels)}: give positive numbers.")
+    colours, height, width = shape
+    side = math.ceil(height / 2 ** len(channels))
+    surplus = side * 2 ** len(channels) - height
+    if height != width or surplus % 2 or surplus >= height:
+        raise ValueError(
+            f"Images of {height}×{width} pixels: {len(channels)} doublings make a square "
+            f"of side {side} · 2^{len(channels)}. That may exceed the image's side by an "
+            "even number smaller than the side, to be cropped."
+        )
+    layers: list[nn.Module] = [
+        nn.Linear(latent_dim, channels[0] * side * side),
+        nn.Unflatten(1, (channels[0], side, side)),
+        nn.BatchNorm2d(channels[0]),
+        nn.ReLU(),
+    ]
+    for wide, narrow in itertools.pairwise(channels):
+        layers += [
+            nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(narrow),
+            nn.ReLU(),
+        ]
+    layers += [nn.ConvTranspose2d(channels[-1], colours, 4, stride=2, padding=1)]
+    if surplus:
+        layers += [nn.ZeroPad2d(-surplus // 2)]
+    if closing:
+        size = math.prod(shape)
+        layers += [
+            nn.Sigmoid(),
+            nn.Flatten(),
+            nn.Linear(size, size),
+            nn.Unflatten(1, shape),
+        ]
+    return nn.Sequential(*layers)

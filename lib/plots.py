@@ -62,6 +62,8 @@ def image_rows(rows: Mapping[str, Tensor], gap: int = 2) -> Figure:
         ax.set(xticks=[], yticks=[])
         ax.set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
         ax.spines[:].set_visible(False)
+    for _ in range(2):  # images take their shape after the layout made room for labels, which it must learn
+        fig.draw_without_rendering()
     return fig
 
 

@@ -97,3 +97,21 @@ def test_the_standard_error_shrinks_with_runs_and_needs_two():
     assert evaluate.mean_and_error([3.0]) == (3.0, None)
     mean, error = evaluate.mean_and_error([1.0, 3.0])
     assert (mean, error) == (2.0, pytest.approx(math.sqrt(2) / math.sqrt(2)))
+
+
+# --- protocol_loss: the loss of reports 001 and 003 ------------------------------------------------
+
+
+def test_the_protocols_loss_is_a_norm_over_a_whole_batch_of_grey_levels():
+    torch.manual_seed(0)
+    x, x_hat = torch.rand(2, 128, 1, 28, 28)
+    parts = [(255 * (a - b)).pow(2).sum().sqrt() / (64 * 784) for a, b in ((x[:64], x_hat[:64]), (x[64:], x_hat[64:]))]
+    assert evaluate.protocol_loss(x, x_hat) == pytest.approx(sum(parts).item() / 2, rel=1e-5)
+
+
+def test_it_shrinks_with_the_root_of_the_batch_and_an_odd_batch_counts_like_the_others():
+    x, x_hat = torch.zeros(104, 1, 4, 4), torch.full((104, 1, 4, 4), 0.1)
+    rmse = 255 * math.sqrt(evaluate.mse(x, x_hat))
+    assert evaluate.protocol_loss(x, x_hat, 104) == pytest.approx(rmse / math.sqrt(104 * 16))
+    expected = (rmse / math.sqrt(64 * 16) + rmse / math.sqrt(40 * 16)) / 2
+    assert evaluate.protocol_loss(x, x_hat) == pytest.approx(expected)

@@ -85,3 +85,51 @@ def test_convolutional_networks_take_another_activation():
     for network in (encoder, decoder):
         assert sum(isinstance(layer, nn.ELU) for layer in network) == 3
         assert not any(isinstance(layer, nn.ReLU) for layer in network)
+# --- deconv_decoder: the decoders of chapter 2 -----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("channels", "shape"),
+    [((8, 4), (1, 28, 28)), ((8, 4, 2), (1, 28, 28)), ((8, 4), (3, 32, 32)), ((4,), (1, 10, 10))],
+)
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_deconv_decoder_makes_the_shape_asked_for(channels, shape, closing):
+    assert nets.deconv_decoder(5, channels, shape, closing)(torch.randn(3, 5)).shape == (3, *shape)
+
+
+def test_it_holds_as_many_numbers_as_the_reports_layers():
+    """Report 001's layers, and report 003's with 512-256-128, counted from their own descriptions."""
+    first = sum(p.numel() for p in nets.deconv_decoder(100, (128, 64), (1, 28, 28), closing=True).parameters())
+    # A 7×7 transposed convolution of a 1×1 map is a linear layer, but has one bias a channel, not one a pixel;
+    # theirs also has biases in front of batch norm, which cancels them.
+    theirs = nn.Sequential(
+        nn.ConvTranspose2d(100, 128, 7),
+        nn.BatchNorm2d(128),
+        nn.ConvTranspose2d(128, 64, 4, 2, 1),
+        nn.BatchNorm2d(64),
+        nn.ConvTranspose2d(64, 1, 4, 2, 1),
+        nn.Linear(784, 784),
+    )
+    assert first == sum(p.numel() for p in theirs.parameters()) + 128 * 48 - 64
+    second = nets.deconv_decoder(128, (512, 256, 128), (1, 28, 28))
+    assert second[0].out_features == 8192
+
+
+def test_the_crop_is_what_a_padded_1x1_transposed_convolution_does():
+    x = torch.randn(2, 1, 32, 32)
+    closing = nn.ConvTranspose2d(1, 1, 1, padding=2, bias=False)
+    torch.testing.assert_close(closing(x), closing.weight.item() * nn.ZeroPad2d(-2)(x))
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 32), (1, 27, 27), (1, 2, 2)])
+def test_images_that_it_cannot_make_are_refused(shape):
+    with pytest.raises(ValueError, match=f"{shape[1]}×{shape[2]}"):
+        nets.deconv_decoder(5, (8, 4, 2), shape)
+
+
+def test_codes_and_channels_must_have_a_size():
+    with pytest.raises(ValueError, match="latent_dim=0"):
+        nets.deconv_decoder(0, (8,), (1, 28, 28))
+    for channels in ((), (8, 0)):
+        with pytest.raises(ValueError, match="channels"):
+            nets.deconv_decoder(5, channels, (1, 28, 28))

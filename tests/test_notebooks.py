@@ -52,6 +52,19 @@ TINY = {
         "temperatures": [1, 2],
         "chains": 2,
         "leapfrog": 1,
+    "02_autodecoders": {
+        "train_images": 60,
+        "test_images": 50,
+        "latent_dim": 3,
+        "channels_001": [8, 4],
+        "epochs": 1,
+        "best_epochs": 1,
+        "inference_steps": 2,
+        "tsne_steps": 300,
+        "classifier_images": 200,
+        "classifier_epochs": 1,
+        "samples": 100,
+        "all_epochs": 1,
     },
 }
 
