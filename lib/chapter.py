@@ -120,7 +120,7 @@ def _mistyped(name: str, value: Any, kind: Any) -> str | None:
     if item is not None:
         if type(value) is list and all(type(entry) is item for entry in value):
             return None
-        example = "[0.1, 0.2]" if item is float else "[64, 32]"
+        example = {float: "[0.1, 0.2]", int: "[64, 32]"}.get(item, "[a, b]")
         return (
             f"{name} = {value!r}: a list of {item.__name__} is wanted. With papermill, "
             f"write -y '{name}: {example}' (its -p takes no lists)."

@@ -85,6 +85,8 @@ def test_convolutional_networks_take_another_activation():
     for network in (encoder, decoder):
         assert sum(isinstance(layer, nn.ELU) for layer in network) == 3
         assert not any(isinstance(layer, nn.ReLU) for layer in network)
+
+
 # --- deconv_decoder: the decoders of chapter 2 -----------------------------------------------------
 
 

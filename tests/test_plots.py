@@ -81,6 +81,8 @@ def test_captions_stand_over_the_middle_of_their_columns():
     captions = {text.get_text(): text.xy[0] for text in fig.axes[0].texts}
     assert captions == {"-1": 4, "-2": 14, "-3": 24}
     assert not fig.axes[1].texts
+
+
 def test_long_row_labels_stay_on_the_figure():
     plots.use_style()
     fig = plots.image_rows({name: torch.rand(5, 1, 8, 8) for name in ("input", "exponential", "a longer label")})
