@@ -124,6 +124,18 @@ def test_every_figure_is_numbered_captioned_and_described(notebook):
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 20
 
 
+def test_labels_are_unique_in_the_whole_book():
+    labels = []
+    for path in (ROOT / "book").glob("*.ipynb"):
+        cells = nbformat.read(path, 4).cells
+        labels += [
+            cell.metadata["mystnb"]["figure"]["name"] for cell in cells if "figure" in cell.metadata.get("mystnb", {})
+        ]
+        for cell in cells:
+            labels += re.findall(r"\$\$ \((eq-[\w-]+)\)|^\(([\w-]+)\)=$", cell.source, re.M)
+    assert not {label for label in labels if labels.count(label) > 1}
+
+
 def test_references_to_figures_exist(notebook):
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     figures = {cell.metadata["mystnb"]["figure"]["name"] for cell in code_cells(notebook) if "mystnb" in cell.metadata}
