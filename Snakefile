@@ -92,7 +92,7 @@ rule html:
         "_build/logs/html.txt",
     shell:
         "({params.python} -m lib.book assemble --profile {params.profile} &&"
-        " {params.jupyter_book} build -W -n --keep-going --path-output . _build/source) > {log} 2>&1"
+        " {params.jupyter_book} build --all -W -n --keep-going --path-output . _build/source) > {log} 2>&1"
         " || {{ cat {log} >&2; false; }}"
 
 
