@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-# Before torch is imported, here and in every notebook kernel: threads that spin while they wait slow tests that
-# run beside other work tenfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch is imported, here and in every notebook kernel: threads that spin for long while they wait slow tests
+# that run beside other work tenfold.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 @pytest.fixture(autouse=True)
