@@ -45,6 +45,7 @@ TINY = {
         "classifier_epochs": 1,
         "samples": 100,
         "all_epochs": 1,
+        "seeds": 2,
     },
     "03_likelihood": {
         "train_images": 150,
