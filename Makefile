@@ -5,7 +5,7 @@ READY := .venv/.ready
 PROFILE ?= demo
 SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --max-checksum-file-size 100MB
 
-.PHONY: book html chapter publish check-published test lab clean
+.PHONY: book html chapter publish check-published test pages lab clean
 
 book: $(READY)  ## execute what has changed and build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) -- book
@@ -26,6 +26,9 @@ check-published: $(READY)  ## say which published runs are older than the code t
 test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)
+	$(BIN)/python -m pytest tests/browser
 
 lab: $(READY)  ## edit the chapters in JupyterLab
 	$(BIN)/jupyter lab book

@@ -46,7 +46,7 @@ rule chapters:
 
 
 # What no chapter can use.
-ASIDE = ["lib/book.py", "lib/published.py"]
+ASIDE = ["lib/book.py", "lib/published.py", "lib/offline.py"]
 
 
 def papermill_arguments(wildcards):
@@ -112,8 +112,12 @@ rule html:
         ),
         expand("_build/pages/{page}.ipynb", page=PAGES),
         PUBLISHED,
-        pages=[str(path) for path in sorted(Path("book").iterdir()) if path.is_file()],
-        assembly=ASIDE,
+        pages=[
+            str(path)
+            for path in sorted(Path("book").glob("**/*"))
+            if path.is_file() and not any(part.startswith(".") for part in path.parts)
+        ],
+        assembly=ASIDE + sorted(map(str, Path("lib").glob("explorer.*"))),
         configuration=["_config.yml", "_toc.yml"],
     output:
         "_build/html/index.html",

@@ -7,7 +7,6 @@ In the default book the executed copy is the published run where there is one, e
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import shutil
 import sys
@@ -92,7 +91,7 @@ def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbf
     for cell in page.cells:
         if cell.cell_type == "code":
             ran = next(outputs)
-            cell.outputs = [output for output in ran.outputs if not _is_debris(output)]
+            cell.outputs = [_refreshed(output) for output in ran.outputs if not _is_debris(output)]
             cell.execution_count = ran.execution_count
     return page
 
@@ -118,13 +117,12 @@ def assemble(profile: str, out: Path, root: Path = ROOT, repository: str = "", s
     if out.exists() and not out.resolve().is_relative_to(root / "_build"):
         raise BookError(f"{out} exists and would be emptied: choose a new folder, or one in {root / '_build'}.")
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(root / "book", out / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*", "profiles"))
+    shutil.copytree(root / "book", out / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*", "profiles", "static"))
     shutil.copy(root / "_toc.yml", out)
     configuration = yaml.safe_load((root / "_config.yml").read_text())
     (out / "_config.yml").write_text(yaml.safe_dump(_addressed(configuration, repository, site), sort_keys=False))
-    _copy_mathjax(out / "_static" / "mathjax")
-    if site:
-        shutil.copy(root / "book" / "images" / "card.png", out / "_static")
+    if (root / "book" / "static").is_dir():
+        shutil.copytree(root / "book" / "static", out / "_static")
     for chapter in chapters(root):
         source = nbformat.read(root / "book" / f"{chapter}.ipynb", 4)
         executed = published(chapter, root) if profile == "demo" else None
@@ -167,15 +165,6 @@ def _addressed(configuration: dict[str, Any], repository: str, site: str) -> dic
             "ogp_social_cards": {"enable": False},
         }
     return configuration
-
-
-def _copy_mathjax(out: Path) -> None:
-    """What pages need of MathJax, so that they are readable without a network: a tenth of the whole."""
-    folder = importlib.util.find_spec("sphinx-mathjax-offline").submodule_search_locations[0]
-    whole = Path(folder) / "static" / "mathjax"
-    for name in ("output/chtml/fonts", "input/tex/extensions"):
-        shutil.copytree(whole / name, out / name)
-    shutil.copy(whole / "tex-chtml.js", out)
 
 
 def failure(executed: nbformat.NotebookNode) -> str | None:
@@ -231,6 +220,16 @@ def parameters_given(source: nbformat.NotebookNode, values: dict[str, Any]) -> l
 
 def _is_code(cell: nbformat.NotebookNode) -> bool:
     return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+
+
+def _refreshed(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The output; in an explorer, how it looks and answers is today's, as the pages' theme is. Its data stay."""
+    page = output.get("data", {}).get("text/html", "")
+    if "data-explorer-code" in page:
+        from lib import explorer  # brings torch along, which nothing else here needs
+
+        output.data["text/html"] = explorer.refresh(page)
+    return output
 
 
 def _is_debris(output: nbformat.NotebookNode) -> bool:

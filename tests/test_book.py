@@ -166,8 +166,8 @@ def test_assembling_never_empties_a_folder_of_the_project(project):
 def test_addresses_bring_buttons_and_a_picture_only_when_they_are_known(project):
     put_run(project, "demo", executed())
     (project / "_config.yml").write_text("title: Test\nhtml: {}\nsphinx: {extra_extensions: [], config: {}}\n")
-    (project / "book" / "images").mkdir()
-    (project / "book" / "images" / "card.png").write_bytes(b"picture")
+    (project / "book" / "static").mkdir()
+    (project / "book" / "static" / "card.png").write_bytes(b"picture")
     out = project / "_build" / "source"
 
     def configuration(**addresses):
@@ -181,12 +181,3 @@ def test_addresses_bring_buttons_and_a_picture_only_when_they_are_known(project)
     assert addressed["html"]["use_edit_page_button"] and addressed["launch_buttons"]["colab_url"]
     assert addressed["sphinx"]["config"]["ogp_image"] == "https://me.example/book/_static/card.png"
     assert (out / "_static" / "card.png").exists()
-
-
-def test_mathematics_comes_with_the_pages(project):
-    put_run(project, "demo", executed())
-    assembled(project, "demo")
-    mathjax = project / "_build" / "source" / "_static" / "mathjax"
-    assert (mathjax / "tex-chtml.js").stat().st_size > 100_000
-    assert list(mathjax.glob("output/chtml/fonts/woff-v2/*.woff"))
-    assert sum(path.stat().st_size for path in mathjax.rglob("*")) < 4e6
