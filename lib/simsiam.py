@@ -240,18 +240,17 @@ def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
 def adjust_hue(x: Tensor, turn: Tensor) -> Tensor:
     """Images with each pixel's hue turned by ``turn`` (B,) of the colour circle, from −½ to ½.
 
-    Through hue h, saturation and value v (Smith, 1978). With the chroma c = v − min(r, g, b), the colour
-    back is v − c · max(0, min(k, 4 − k, 1)), k = (n + 6h) mod 6, n = 5, 3, 1 for red, green, blue.
+    Through hue, chroma and the lowest of the three colours (Smith, 1978). The circle has six sixths, and in
+    each two colours stand still, so the way back is piecewise linear in the hue.
     """
-    value, highest = x.max(1)
-    chroma = value - x.amin(1)
     red, green, blue = x.unbind(1)
-    safe = torch.where(chroma > 0, chroma, 1.0)
-    sixths = torch.where(
-        highest == 0,
-        (green - blue) / safe,
-        torch.where(highest == 1, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    start = torch.tensor([5.0, 3.0, 1.0], device=x.device, dtype=x.dtype).view(1, 3, 1, 1)
-    k = (start + (sixths + 6 * turn.view(-1, 1, 1)).unsqueeze(1)) % 6
-    return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp_(0, 1)
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    chroma = high - low
+    is_red, is_green = high == red, high == green
+    difference = torch.where(is_red, green - blue, torch.where(is_green, blue - red, red - green))
+    sixths = difference / chroma.clamp(min=torch.finfo(x.dtype).tiny)  # 0 for a grey pixel, whose difference is 0
+    sixths += torch.where(is_red, 0.0, torch.where(is_green, 2.0, 4.0)) + 6 * turn.view(-1, 1, 1)
+    sixths -= 6 * (sixths / 6).floor()
+    shares = ((sixths - 3).abs_() - 1, 2 - (sixths - 2).abs_(), 2 - (sixths - 4).abs_())
+    return torch.stack([low + chroma * share.clamp_(0, 1) for share in shares], dim=1)
