@@ -56,9 +56,7 @@ class SimSiam(nn.Module):
         if len(x1) < 2:
             raise ValueError(f"A batch of {len(x1)}: batch norm needs at least 2 images.")
         (z1, p1), (z2, p2) = self(x1), self(x2)
-        terms = (
-            negative_cosine(p1, z2, self.stop_gradient) + negative_cosine(p2, z1, self.stop_gradient)
-        ) / 2
+        terms = (negative_cosine(p1, z2, self.stop_gradient) + negative_cosine(p2, z1, self.stop_gradient)) / 2
         return {"loss": terms.mean(), "spread": spread(z1.detach())}
 
 
@@ -154,7 +152,7 @@ class Augmentation:
         area = height * width * torch.empty(tries, device=device).uniform_(*self.scale)
         ratio = torch.empty(tries, device=device).uniform_(*map(math.log, self.ratio)).exp()
         w, h = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
-        fits = (0 < w) & (w <= width) & (0 < h) & (h <= height)
+        fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
         first = fits.int().argmax(1, keepdim=True)
         found = fits.any(1)
         w = torch.where(found, w.gather(1, first).squeeze(1), width)
@@ -167,20 +165,18 @@ class Augmentation:
         """Jitter and grey for images (B, 3, H, W), at random."""
         count, device = len(x), x.device
         jittered = torch.rand(count, device=device) < self.jitter
-
-        def factor() -> Tensor:
-            drawn = torch.empty(count, device=device).uniform_(max(0.0, 1 - self.strength), 1 + self.strength)
-            return torch.where(jittered, drawn, 1.0)
-
+        drawn = torch.empty(3, count, device=device).uniform_(max(0.0, 1 - self.strength), 1 + self.strength)
+        brightness, contrast, saturation = torch.where(jittered, drawn, 1.0)
         turn = torch.empty(count, device=device).uniform_(-self.hue, self.hue) * jittered
         jitters = (
-            lambda x, by=factor(): adjust_brightness(x, by),
-            lambda x, by=factor(): adjust_contrast(x, by),
-            lambda x, by=factor(): adjust_saturation(x, by),
-            lambda x: adjust_hue(x, turn),
+            (adjust_brightness, brightness),
+            (adjust_contrast, contrast),
+            (adjust_saturation, saturation),
+            (adjust_hue, turn),
         )
         for number in torch.randperm(len(jitters)).tolist():
-            x = jitters[number](x)
+            adjust, by = jitters[number]
+            x = adjust(x, by)
         grey = torch.rand(count, device=device) < self.grey
         return torch.where(grey.view(-1, 1, 1, 1), to_grey(x), x)
 
@@ -195,7 +191,8 @@ def crop_resize(x: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
     rows = _resizing(top, height, x.shape[2], x.dtype)
     columns = _resizing(left, width, x.shape[3], x.dtype)
     columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
-    return rows.unsqueeze(1) @ x @ columns.mT.unsqueeze(1)
+    with torch.autocast(x.device.type, enabled=False):  # in bfloat16 pixels would be off by a grey level
+        return rows.unsqueeze(1) @ x @ columns.mT.unsqueeze(1)
 
 
 def _resizing(start: Tensor, length: Tensor, size: int, dtype: torch.dtype) -> Tensor:

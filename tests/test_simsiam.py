@@ -121,7 +121,9 @@ def test_each_variant_takes_one_thing_away():
     assert isinstance(models["SimSiam"].predictor[-1], nn.Linear)
     # On one seed, what two variants share begins alike.
     for variant in ("no stop-gradient", "no predictor"):
-        for ours, theirs in zip(models["SimSiam"].encoder.parameters(), models[variant].encoder.parameters()):
+        for ours, theirs in zip(
+            models["SimSiam"].encoder.parameters(), models[variant].encoder.parameters(), strict=True
+        ):
             assert torch.equal(ours, theirs)
 
 
@@ -148,7 +150,9 @@ def test_the_method_learns_and_no_stop_gradient_collapses():
 @pytest.mark.parametrize("flipped", [False, True])
 def test_crops_are_torchvisions(flipped):
     x = photos(6)
-    boxes = torch.tensor([[0, 0, 32, 32], [3, 5, 20, 15], [12, 0, 20, 32], [31, 31, 1, 1], [0, 17, 32, 9], [7, 7, 2, 30]])
+    boxes = torch.tensor(
+        [[0, 0, 32, 32], [3, 5, 20, 15], [12, 0, 20, 32], [31, 31, 1, 1], [0, 17, 32, 9], [7, 7, 2, 30]]
+    )
     ours = simsiam.crop_resize(x, boxes, torch.full((6,), flipped))
     for image, box, crop in zip(x, boxes.tolist(), ours, strict=True):
         theirs = V.resized_crop(image, *box, [32, 32], antialias=True)
@@ -207,7 +211,7 @@ def test_each_image_has_random_numbers_of_its_own():
     torch.manual_seed(0)
     x = photos(1).expand(64, -1, -1, -1)
     view = simsiam.Augmentation()(x)
-    assert view.shape == x.shape and 0 <= view.min() and view.max() <= 1
+    assert view.shape == x.shape and view.min() >= 0 and view.max() <= 1
     assert len({tuple(image.flatten()[:50].tolist()) for image in view}) == 64
     whole = simsiam.Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), jitter=0.0, flip=0.5, grey=0.2)
     x = photos(1).expand(4000, -1, -1, -1)
