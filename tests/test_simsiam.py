@@ -1,5 +1,6 @@
 import math
 
+import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
 
 from lib import nets, simsiam
+from lib.chapter import ParameterError
+from lib.files import ROOT
 from lib.train import Batches, GradientStep, fit
 
 
@@ -129,7 +132,7 @@ def test_each_variant_takes_one_thing_away():
 
 def test_the_method_learns_and_no_stop_gradient_collapses():
     found = {}
-    images = photos(64)
+    images = photos(64, size=16)
     augment = simsiam.Augmentation()
     for variant in ("SimSiam", "no stop-gradient"):
         model = tiny(variant)
@@ -138,7 +141,7 @@ def test_the_method_learns_and_no_stop_gradient_collapses():
         def loss_fn(x, model=model):
             return model.loss(augment(x), augment(x))
 
-        history = fit(GradientStep(model, loss_fn, optimizer), Batches(images, batch_size=32), 60)
+        history = fit(GradientStep(model, loss_fn, optimizer), Batches(images, batch_size=32), 50)
         found[variant] = {name: history[name][-10:].mean() for name in ("loss", "spread")}
     assert found["no stop-gradient"]["loss"] < found["SimSiam"]["loss"]
     assert found["no stop-gradient"]["spread"] < 0.5 * found["SimSiam"]["spread"]
@@ -214,11 +217,37 @@ def test_each_image_has_random_numbers_of_its_own():
     assert view.shape == x.shape and view.min() >= 0 and view.max() <= 1
     assert len({tuple(image.flatten()[:50].tolist()) for image in view}) == 64
     whole = simsiam.Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), jitter=0.0, flip=0.5, grey=0.2)
-    x = photos(1).expand(4000, -1, -1, -1)
+    x = photos(1).expand(2000, -1, -1, -1)
     view = whole(x)
     grey = (view[:, 0] == view[:, 2]).flatten(1).all(1)
     same = ((view - x).abs() < 1e-5).flatten(1).all(1)
     same_grey = ((view - simsiam.to_grey(x)).abs() < 1e-5).flatten(1).all(1)
-    # 4 standard errors of a fraction of 4,000
-    assert grey.float().mean().item() == pytest.approx(0.2, abs=4 * math.sqrt(0.2 * 0.8 / 4000))
-    assert (same | same_grey).float().mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 4000))
+    # 4 standard errors of a fraction of 2,000
+    assert grey.float().mean().item() == pytest.approx(0.2, abs=4 * math.sqrt(0.2 * 0.8 / 2000))
+    assert (same | same_grey).float().mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 2000))
+
+
+# --- the chapter refuses what cannot be meant ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"variants": ["byol"]}, "variants = .'byol'.: it must be a list of values one of 'no stop-gradient'"),
+        ({"k": 51, "curve_images": 50}, "k = 51: with this data at most 50, the bank"),
+        ({"ks": [1, 61]}, "ks = 61: with this data at most 60, the bank"),
+        ({"batch_size": 1}, "batch_size = 1: it must be at least 2"),
+        ({"batch_size": 61}, "batch_size = 61: with this data at most 60"),
+        ({"encoder": "vit"}, "encoder = 'vit': it must be one of 'small', 'resnet18'"),
+        ({"variant_epochs": 99}, "variant_epochs = 99: at most epochs"),
+        ({"dataset": "digits"}, "dataset = 'digits': its images are grey"),
+    ],
+)
+def test_the_chapter_refuses_and_says_why_before_anything_trains(given, message):
+    cells = [cell for cell in nbformat.read(ROOT / "book" / "05_simsiam.ipynb", 4).cells if cell.cell_type == "code"]
+    namespace = {}
+    exec(cells[0].source, namespace)
+    small = {"train_images": 60, "test_images": 40, "batch_size": 20, "curve_images": 20, "tsne_images": 12}
+    namespace |= {**small, "k": 5, "ks": [1, 5], **given}
+    with pytest.raises(ParameterError, match=message):
+        exec(cells[1].source, namespace)
