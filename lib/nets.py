@@ -260,3 +260,23 @@ def deconv_decoder(
             nn.Unflatten(1, shape),
         ]
     return nn.Sequential(*layers)
+
+
+def conv_critic(shape: Shape, channels: Sequence[int]) -> nn.Sequential:
+    """Images (B, C, H, W) to one score each (B,), the side halved per entry of channels: DCGAN without batch norm.
+
+    The mirror image of :func:`deconv_decoder`. Raises ValueError for images that cannot be halved so often.
+    """
+    colours, height, width = shape
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels={list(channels)}: give positive numbers.")
+    if height != width or height % 2 ** len(channels):
+        raise ValueError(
+            f"Images of {height}×{width} pixels: {len(channels)} halvings need a square side "
+            f"divisible by {2 ** len(channels)}."
+        )
+    side = height // 2 ** len(channels)
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise([colours, *channels]):
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * side * side, 1), nn.Flatten(0))
