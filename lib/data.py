@@ -88,7 +88,8 @@ def load(
         Embedded, without a download: ``digits`` (scikit-learn's 1,797 handwritten digits as 28×28, grey)
         and ``photo_digits`` (the same digits blended into photographs, 32×32, colour). Real, downloaded
         through torchvision if they are not under ``root``: ``mnist``, ``fashion_mnist``, ``svhn``,
-        ``cifar10``, and ``photo_mnist`` (made of ``mnist`` as ``photo_digits`` of ``digits``). Your own: ``folder:NAME`` reads ``root/NAME/{train,test}/<class>/*.png`` (or .jpg).
+        ``cifar10``, and ``photo_mnist``, made of ``mnist`` as ``photo_digits`` is of ``digits``. Your own:
+        ``folder:NAME`` reads ``root/NAME/{train,test}/<class>/*.png`` (or .jpg).
     ``root``
         Where data sets lie; by default $LWL_DATA, else ``data`` in the project's folder.
     ``train``, ``test``
@@ -242,7 +243,7 @@ TORCHVISION: dict[str, _Source] = {
     "cifar10": _Source("CIFAR-10", _OBJECTS, "cifar-10-batches-py", "photo_digits", _open_cifar10),
 }
 
-NAMES = ("digits", "photo_digits", "photo_mnist", *TORCHVISION)
+NAMES = ("digits", "photo_digits", *TORCHVISION, "photo_mnist")
 """The names that :func:`load` knows, besides ``folder:NAME``."""
 
 

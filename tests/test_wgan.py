@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from scipy.stats import wasserstein_distance
 from torch import nn
 
 from lib import nets, train, wgan
@@ -117,6 +118,20 @@ def test_a_trained_linear_critic_overshoots_as_derived(kind):
     estimate = -wgan.critic_loss(critic(x), critic(x_fake)).mean().item()
     assert critic.a.norm().item() == pytest.approx(1 + 1 / (2 * weight), rel=1e-3)
     assert estimate == pytest.approx(1 * (1 + 1 / (2 * weight)), rel=1e-3)
+
+
+def test_the_exact_distance_of_shifted_sets_is_the_shift():
+    x = torch.rand(40, 2)
+    shuffled = x[torch.randperm(40)]
+    assert wgan.wasserstein(x, shuffled) == pytest.approx(0, abs=1e-7)
+    assert wgan.wasserstein(x, shuffled + torch.tensor([3.0, 4.0])) == pytest.approx(5, rel=1e-6)
+    with pytest.raises(ValueError, match="40 and 39"):
+        wgan.wasserstein(x, x[1:])
+
+
+def test_the_exact_distance_is_scipys_in_one_dimension():
+    a, b = torch.randn(60), 1 + 2 * torch.randn(60)
+    assert wgan.wasserstein(a[:, None], b[:, None]) == pytest.approx(wasserstein_distance(a, b), rel=1e-6)
 
 
 # --- interpolation ---------------------------------------------------------------------------------
