@@ -67,6 +67,21 @@ TINY = {
         "chains": 2,
         "leapfrog": 1,
     },
+    "04_wgan_gp": {
+        "train_images": 120,
+        "test_images": 40,
+        "latent_dim": 6,
+        "width": 2,
+        "steps": 4,
+        "batch_size": 8,
+        "short_steps": 2,
+        "moments": 2,
+        "samples": 32,
+        "classifier_epochs": 1,
+        "sweep_codes": 2,
+        "pairs": 4,
+        "toy_steps": 20,
+    },
 }
 
 
