@@ -6,6 +6,7 @@ always printed beside the floor, the distance of real test images, equally many,
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -152,12 +153,14 @@ class KernelDistance:
     """
 
     def __init__(self, classifier: Classifier, reference: Tensor, subsets: int = 50, subset_size: int = 500) -> None:
-        self._metric = KernelInceptionDistance(
-            feature=_ByteFeatures(classifier),
-            subsets=subsets,
-            subset_size=subset_size,
-            reset_real_features=False,
-        )
+        with warnings.catch_warnings():  # it warns of the memory that features take; here they are 64 numbers
+            warnings.simplefilter("ignore", UserWarning)
+            self._metric = KernelInceptionDistance(
+                feature=_ByteFeatures(classifier),
+                subsets=subsets,
+                subset_size=subset_size,
+                reset_real_features=False,
+            )
         self._metric.to(reference.device)
         self._update(reference, real=True)
 

@@ -58,15 +58,17 @@ def penalty(norm: Tensor, kind: str = "two-sided") -> Tensor:
 
 
 def crosstalk(critic: nn.Module, x: Tensor) -> float:
-    """The share of the squared gradient of the first score that lies in the *other* examples of x (B, …).
+    """How wrong the gradient of the summed scores is for single examples of x (B, …), relative to the right one.
 
-    0 where each example is judged alone. Otherwise :func:`gradient_norm` mixes the gradients of a batch.
+    ‖∇ Σⱼ f(xⱼ) − ∇ f(xᵢ)‖ / ‖∇ f(xᵢ)‖, both gradients in xᵢ, for the first example: 0 where each example is
+    judged alone, as :func:`gradient_norm` takes for granted.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(critic(x)[0], x)
-    squares = gradient.flatten(1).square().sum(1)
-    return (squares[1:].sum() / squares.sum()).item()
+        scores = critic(x)
+        (of_sum,) = torch.autograd.grad(scores.sum(), x, retain_graph=True)
+        (of_one,) = torch.autograd.grad(scores[0], x)
+    return ((of_sum[0] - of_one[0]).norm() / of_one[0].norm()).item()
 
 
 def wasserstein(x: Tensor, y: Tensor) -> float:

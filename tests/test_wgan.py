@@ -91,10 +91,12 @@ def test_the_penalty_reaches_the_critics_weights():
 def test_crosstalk_finds_batch_norm_and_nothing_in_the_books_critic():
     x = torch.rand(8, *SHAPE)
     plain = nets.conv_critic(SHAPE, [4, 8])
-    assert wgan.crosstalk(plain, x) == 0
+    assert wgan.crosstalk(plain, x) == pytest.approx(0, abs=1e-5)
     normed = nn.Sequential(plain[0], nn.BatchNorm2d(4), *plain[1:])
-    assert wgan.crosstalk(normed, x) > 1e-3
-    assert wgan.crosstalk(normed.eval(), x) == 0, "with fixed statistics each example is alone again"
+    assert wgan.crosstalk(normed, x) > 0.1
+    assert wgan.crosstalk(normed.eval(), x) == pytest.approx(0, abs=1e-5), (
+        "with fixed statistics each example is alone again"
+    )
 
 
 # --- the optimum of a linear critic, by hand -------------------------------------------------------
@@ -177,9 +179,14 @@ def weights(module):
 
 def test_a_step_is_the_plain_loop():
     """n_critic separate critic updates with separate forward passes, then one of the generator."""
-    step, x = make_step(kind="one-sided", penalty_weight=4.0, n_critic=2), torch.rand(12, *SHAPE)
+    # Plain descent: Adam's first moves are ± the rate, even where a gradient is rounding noise.
+    step = make_step(kind="one-sided", penalty_weight=4.0, n_critic=2)
+    x = torch.rand(12, *SHAPE)
+    step.generator_optimizer = torch.optim.SGD(step.generator.parameters(), 0.1)
+    step.critic_optimizer = torch.optim.SGD(step.critic.parameters(), 0.1)
+    step.schedulers = []
     generator, critic = copy.deepcopy((step.generator, step.critic))
-    optimizers = [torch.optim.Adam(net.parameters(), 1e-3, betas=(0.0, 0.9)) for net in (generator, critic)]
+    optimizers = [torch.optim.SGD(net.parameters(), 0.1) for net in (generator, critic)]
     torch.manual_seed(5)
     losses = step((x,))
     torch.manual_seed(5)
@@ -199,12 +206,11 @@ def test_a_step_is_the_plain_loop():
     loss = -critic(generator(z[:6])).mean()
     loss.backward()
     optimizers[0].step()
-    assert losses["distance"].item() == pytest.approx(np.mean(distances), abs=1e-5)
-    assert losses["generator"].item() == pytest.approx(loss.item(), abs=2e-3)
-    for ours, plain in ((step.critic, critic), (step.generator, generator)):
-        for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
-            # Adam's first moves are ± the rate whatever the gradient's size: rounding may turn the smallest of them.
-            assert (a - b).abs().lt(1e-5).float().mean() > 0.98
+    assert losses["distance"].item() == pytest.approx(np.mean(distances), abs=1e-6)
+    assert losses["generator"].item() == pytest.approx(loss.item(), abs=1e-6)
+    for ours, by_hand in ((step.critic, critic), (step.generator, generator)):
+        for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
 
 
 def test_the_critic_learns_to_tell_and_the_generator_to_follow():
