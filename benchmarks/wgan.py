@@ -42,10 +42,19 @@ def make_networks(width: int, device: str) -> tuple[nn.Module, nn.Module]:
     return generator.to(device), nets.conv_critic(SHAPE, [width, 2 * width, 4 * width]).to(device)
 
 
+def ordinary(layer: nn.Module) -> nn.Module:
+    """torch's own layer for one of ours, which compute the same."""
+    if isinstance(layer, nets.Leaky):
+        return nn.LeakyReLU(layer.slope)
+    if isinstance(layer, nets.CriticConv2d):
+        return nn.Conv2d(layer.in_channels, layer.out_channels, 4, stride=2, padding=1).to(layer.weight.device)
+    return layer
+
+
 def plain(images: torch.Tensor, width: int, size: int, n_critic: int, device: str) -> Iterator[None]:
-    """One training iteration each time: the loop as it is usually written, with torch's own leaky ReLU."""
+    """One training iteration each time: the loop as it is usually written, with torch's own layers."""
     generator, critic = make_networks(width, device)
-    critic = nn.Sequential(*(nn.LeakyReLU(0.2) if isinstance(layer, nets.Leaky) else layer for layer in critic))
+    critic = nn.Sequential(*map(ordinary, critic))
     optimizers = [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.0, 0.9)) for net in (generator, critic)]
     loader = DataLoader(Bytes(images), batch_size=size, shuffle=True, drop_last=True)
     average = torch.optim.swa_utils.AveragedModel(

@@ -163,3 +163,19 @@ def test_leaky_relu_is_torchs_through_both_derivatives():
         (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
         found.append((y, slope, *torch.autograd.grad(slope.square().sum(), (x, weight))))
     assert all(torch.allclose(ours, theirs) for ours, theirs in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_the_critics_convolution_is_torchs_through_every_derivative_a_penalty_takes(side):
+    torch.manual_seed(0)
+    ours = nets.CriticConv2d(3, 5, 4, stride=2, padding=1).double()
+    theirs = nn.Conv2d(3, 5, 4, stride=2, padding=1).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 3, side, side, dtype=torch.float64, requires_grad=True)
+    found = []
+    for layer in (ours, theirs):
+        y = layer(x).tanh()
+        slopes = torch.autograd.grad(y.sum(), (x, *layer.parameters()), create_graph=True)
+        loss = sum(slope.square().sum() for slope in slopes)
+        found.append((y, *slopes, *torch.autograd.grad(loss, (x, *layer.parameters()))))
+    assert all(torch.allclose(mine, other) for mine, other in zip(*found, strict=True))
