@@ -88,13 +88,14 @@ def load(
         Embedded, without a download: ``digits`` (scikit-learn's 1,797 handwritten digits as 28×28, grey)
         and ``photo_digits`` (the same digits blended into photographs, 32×32, colour). Real, downloaded
         through torchvision if they are not under ``root``: ``mnist``, ``fashion_mnist``, ``svhn``,
-        ``cifar10``. Your own: ``folder:NAME`` reads ``root/NAME/{train,test}/<class>/*.png`` (or .jpg).
+        ``cifar10``, and ``photo_mnist``, made of ``mnist`` as ``photo_digits`` is of ``digits``. Your own:
+        ``folder:NAME`` reads ``root/NAME/{train,test}/<class>/*.png`` (or .jpg).
     ``root``
         Where data sets lie; by default $LWL_DATA, else ``data`` in the project's folder.
     ``train``, ``test``
-        Keep only the first so many images of each split. For ``photo_digits``: make so many.
+        Keep only the first so many images of each split. For ``photo_digits`` and ``photo_mnist``: make so many.
     ``seed``
-        Draws the pairs of digit and photograph of ``photo_digits``; the other sets ignore it.
+        Draws the pairs of digit and photograph of these two sets; the others ignore it.
 
     Raises :class:`DataError` if the set cannot be had, and says what to do.
     """
@@ -106,6 +107,8 @@ def load(
         data = _digits()
     elif name == "photo_digits":
         data = _photo_digits(train or 10_000, test or 2_000, seed)
+    elif name == "photo_mnist":
+        data = _photo_mnist(train or 10_000, test or 2_000, seed, root)
     elif name in TORCHVISION:
         data = _torchvision(name, root)
     elif name.startswith("folder:"):
@@ -142,18 +145,30 @@ def _digits(size: int = 28) -> ImageData:
 
 
 def _photo_digits(train: int, test: int, seed: int) -> ImageData:
+    """scikit-learn's digits on photographs."""
+    return _on_photos("photo_digits", "digits on photographs", _digits(size=32), train, test, seed)
+
+
+def _photo_mnist(train: int, test: int, seed: int, root: Path) -> ImageData:
+    """MNIST's digits on photographs, padded to 32×32."""
+    mnist = _torchvision("mnist", root)
+    padded = [Split(F.pad(split.images, (2, 2, 2, 2)), split.labels) for split in (mnist.train, mnist.test)]
+    digits = replace(mnist, train=padded[0], test=padded[1])
+    return _on_photos("photo_mnist", "MNIST on photographs", digits, train, test, seed)
+
+
+def _on_photos(name: str, title: str, digits: ImageData, train: int, test: int, seed: int) -> ImageData:
     """Digits blended into photographs by |photo − digit|, as MNIST-M does (Ganin et al., 2016)."""
     from sklearn.datasets import load_sample_images
 
-    digits = _digits(size=32)
     photos = [torch.from_numpy(photo.copy()).permute(2, 0, 1) for photo in load_sample_images().images]
     # One generator a split, so that the number of training images does not change the test images.
     generators = [torch.Generator().manual_seed(2 * seed + split) for split in (0, 1)]
     # Test patches come from the right fifth of each photograph, which no training patch touches.
     cut = int(0.8 * photos[0].shape[2])
     return ImageData(
-        name="photo_digits",
-        title="digits on photographs",
+        name=name,
+        title=title,
         classes=DIGITS,
         train=_blend(digits.train, [photo[:, :, :cut] for photo in photos], train, generators[0]),
         test=_blend(digits.test, [photo[:, :, cut:] for photo in photos], test, generators[1]),
@@ -228,7 +243,7 @@ TORCHVISION: dict[str, _Source] = {
     "cifar10": _Source("CIFAR-10", _OBJECTS, "cifar-10-batches-py", "photo_digits", _open_cifar10),
 }
 
-NAMES = ("digits", "photo_digits", *TORCHVISION)
+NAMES = ("digits", "photo_digits", *TORCHVISION, "photo_mnist")
 """The names that :func:`load` knows, besides ``folder:NAME``."""
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from lib.data import Split, to_bytes, to_unit
 from lib.nets import Classifier
@@ -64,7 +65,7 @@ def knn_accuracy(z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tenso
     return float(neighbours.score(z_test.cpu().numpy(), y_test.cpu().numpy()))
 
 
-def nearest(z_train: Tensor, z_test: Tensor, k: int, batch: int = 1000) -> tuple[Tensor, Tensor]:
+def nearest_codes(z_train: Tensor, z_test: Tensor, k: int, batch: int = 1000) -> tuple[Tensor, Tensor]:
     """Cosines and indices, (N, k) each, of the ``k`` training codes most alike to each test code, best first.
 
     Raises ValueError for a k that is not from 1 to the number of training codes, the bank.
@@ -90,7 +91,7 @@ def weighted_knn_accuracy(
     z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor, k: int = 200, temperature: float = 0.1
 ) -> float:
     """The fraction of test codes (N, D) whose ``k`` most similar training codes name their class, by weighted vote."""
-    cosines, index = nearest(z_train, z_test, k)
+    cosines, index = nearest_codes(z_train, z_test, k)
     classes = int(y_train.max()) + 1
     return (weighted_vote(cosines, y_train[index], classes, temperature) == y_test).float().mean().item()
 
@@ -203,3 +204,118 @@ class _ByteFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         with evaluating(self.classifier):
             return self.classifier.features(to_unit(images))
+
+
+class KernelDistance:
+    """Squared kernel distance (KID) of image sets from one reference set in a classifier's features.
+
+    Bińkowski et al. (2018): the unbiased estimate of the squared maximum mean discrepancy under the kernel
+    (a·b / d + 1)³, d the number of features, averaged over random subsets. Unlike the Fréchet distance its
+    expectation does not depend on the sample count, so that real images score 0 on average.
+    """
+
+    def __init__(self, classifier: Classifier, reference: Tensor, subsets: int = 50, subset_size: int = 500) -> None:
+        with warnings.catch_warnings():  # it warns of the memory that features take; here they are 64 numbers
+            warnings.simplefilter("ignore", UserWarning)
+            self._metric = KernelInceptionDistance(
+                feature=_ByteFeatures(classifier),
+                subsets=subsets,
+                subset_size=subset_size,
+                reset_real_features=False,
+            )
+        self._metric.to(reference.device)
+        self._update(reference, real=True)
+
+    def __call__(self, images: Tensor) -> tuple[float, float]:
+        """Mean and standard deviation over subsets for images, uint8 or [0, 1] pixels (N, C, H, W)."""
+        self._update(images if images.dtype == torch.uint8 else to_bytes(images), real=False)
+        mean, deviation = self._metric.compute()
+        self._metric.reset()
+        return mean.item(), deviation.item()
+
+    def _update(self, images: Tensor, real: bool) -> None:
+        for part in images.split(500):
+            self._metric.update(part, real=real)
+
+
+def classifier_features(classifier: Classifier, images: Tensor) -> Tensor:
+    """The classifier's last hidden layer (N, F) of uint8 or [0, 1] images."""
+    return in_batches(classifier.features, images)
+
+
+def manifold_scores(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
+    """Precision, recall, density and coverage of made examples from features real (N, F) and fake (M, F).
+
+    A ball around each example reaches to its k-th nearest neighbour in its own set. *Precision*: the share of
+    fakes in some real example's ball; *recall*: of real examples in some fake's ball (Kynkäänniemi et al.,
+    2019, equations 1 and 2). *Density*: how many real balls hold a fake, on average, divided by k, which may
+    exceed 1; *coverage*: the share of real balls that hold a fake (Naeem et al., 2020, equations 3 and 4).
+
+    All four depend on the counts and on k: compare equal ones. Raises ValueError for sets not larger than k.
+    """
+    if not 1 <= k < min(len(real), len(fake)):
+        raise ValueError(f"k={k}: choose 1 to {min(len(real), len(fake)) - 1}, below the size of the smaller set.")
+
+    def radii(features: Tensor) -> Tensor:
+        # The nearest of all is the example itself, at distance 0.
+        return torch.cdist(features, features).kthvalue(k + 1, dim=1).values
+
+    distances = torch.cdist(real, fake)
+    in_real, in_fake = distances <= radii(real)[:, None], distances <= radii(fake)[None]
+    return {
+        "precision": in_real.any(0).float().mean().item(),
+        "recall": in_fake.any(1).float().mean().item(),
+        "density": in_real.float().sum(0).mean().item() / k,
+        "coverage": in_real.any(1).float().mean().item(),
+    }
+
+
+def nearest(images: Tensor, bank: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
+    """Distances (N,) and indices (N,) of the nearest images of ``bank``, per pixel: the root mean squared difference.
+
+    Images are uint8 or [0, 1] pixels (N, C, H, W) with one shape of image.
+    """
+
+    def flat(part: Tensor) -> Tensor:
+        return (to_unit(part) if part.dtype == torch.uint8 else part).flatten(1)
+
+    queries, best, index = flat(images), [], []
+    for start in range(0, len(bank), batch):
+        found = torch.cdist(queries, flat(bank[start : start + batch])).min(1)
+        best.append(found.values)
+        index.append(found.indices + start)
+    values, chosen = torch.stack(best).min(0)
+    return values / queries.shape[1] ** 0.5, torch.stack(index).gather(0, chosen[None])[0]
+
+
+class Inception(nn.Module):
+    """torchvision's Inception v3 in a classifier's place, for an Inception-FID where its weights are on disk.
+
+    ``weights``: the file that torchvision calls inception_v3_google-0cc3c7bd.pth. These are not the weights of
+    Heusel et al. (2017), so the distance is near a published FID but not the same.
+
+    Raises FileNotFoundError, with the remedy, if the file is not there: nothing is downloaded.
+    """
+
+    def __init__(self, weights: str | Path) -> None:
+        super().__init__()
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: no such file. For an Inception-FID, put torchvision's inception_v3_google-0cc3c7bd.pth "
+                "there; without it, use FD-classifier."
+            )
+        from torchvision.models import inception_v3
+
+        network = inception_v3(weights=None, init_weights=False)
+        network.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"))
+        self.head, network.fc = network.fc, nn.Identity()
+        self.features = nn.Sequential(_InceptionInput(), network)
+
+
+class _InceptionInput(nn.Module):
+    """Pixels in [0, 1] (B, C, H, W) as Inception wants them: in colour, 299×299, in [−1, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x.expand(-1, 3, -1, -1), size=(299, 299), mode="bilinear", align_corners=False)
+        return 2 * x - 1

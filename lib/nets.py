@@ -7,8 +7,10 @@ pixel: a sigmoid makes pixels of them, a Bernoulli likelihood wants them as they
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
@@ -262,6 +264,110 @@ def deconv_decoder(
             nn.Unflatten(1, shape),
         ]
     return nn.Sequential(*layers)
+
+
+class Leaky(nn.Module):
+    """Leaky ReLU with torch's values and gradients, but cheaper where a gradient is differentiated again.
+
+    Its second derivative is 0. torch's own hands those zeros on, and a whole backward pass of a gradient
+    penalty is spent on them; here there is no path for them.
+    """
+
+    def __init__(self, slope: float = 0.2) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _LeakyFunction.apply(x, self.slope)
+
+
+class _LeakyFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = slope
+        return F.leaky_relu(x, slope)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.leaky_relu_backward(gradient, x.detach(), ctx.slope, False), None
+
+
+class CriticConv2d(nn.Conv2d):
+    """A convolution with torch's values and gradients of every order, but cheaper in a gradient penalty.
+
+    torch differentiates a convolution's input gradient by a convolution whose kernel is as large as the
+    image. Written as the transposed convolution that it is, it has an ordinary gradient. Plain zero
+    padding only, no dilation, no groups.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Low precision is never used where a gradient is differentiated.
+        if torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        return _CriticConvolution.apply(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class _CriticConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            missing = [
+                size - ((out - 1) * step - 2 * pad + kernel)
+                for size, out, step, pad, kernel in zip(
+                    x.shape[2:], gradient.shape[2:], ctx.stride, ctx.padding, weight.shape[2:], strict=True
+                )
+            ]
+            of_x = F.conv_transpose2d(gradient, weight, None, ctx.stride, ctx.padding, missing)
+        if ctx.needs_input_grad[1]:
+            _, of_weight, of_bias = torch.ops.aten.convolution_backward(
+                gradient,
+                x,
+                weight,
+                [len(weight)],
+                ctx.stride,
+                ctx.padding,
+                (1, 1),
+                False,
+                (0, 0),
+                1,
+                (False, True, True),
+            )
+        return of_x, of_weight, of_bias, None, None
+
+
+def conv_critic(shape: Shape, channels: Sequence[int]) -> nn.Sequential:
+    """Images (B, C, H, W) to one score each (B,), the side halved per entry of channels: DCGAN without batch norm.
+
+    The mirror image of :func:`deconv_decoder`: a side that cannot be halved so often is padded with zeros,
+    as much on every side. Raises ValueError for images that cannot be made to fit so.
+    """
+    colours, height, width = shape
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels={list(channels)}: give positive numbers.")
+    side = math.ceil(height / 2 ** len(channels))
+    missing = side * 2 ** len(channels) - height
+    if height != width or missing % 2 or missing >= height:
+        raise ValueError(
+            f"Images of {height}×{width} pixels: {len(channels)} halvings need a square of side "
+            f"s · 2^{len(channels)}, or an even number less, to be padded."
+        )
+    layers: list[nn.Module] = [nn.ZeroPad2d(missing // 2)] if missing else []
+    for before, after in itertools.pairwise([colours, *channels]):
+        layers += [CriticConv2d(before, after, 4, stride=2, padding=1), Leaky()]
+    # No last bias: a Wasserstein critic is defined up to a constant, whose gradient would be rounding noise.
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * side * side, 1, bias=False), nn.Flatten(0))
 
 
 class Standardise(nn.Module):

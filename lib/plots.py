@@ -143,6 +143,64 @@ def walk_gif(rows: Mapping[str, Tensor], scale: int = 2, hold: int = 800, step: 
     return DisplayedImage(buffer.getvalue(), format="gif")
 
 
+def grid(images: Tensor, columns: int, gap: int = 1) -> np.ndarray:
+    """Images (N, C, H, W) in rows of so many columns as one uint8 (height, width, 3), white between them."""
+    rows = [tile_row(part, gap) for part in images.split(columns)]
+    padded = [
+        np.pad(row, ((0, gap), (0, rows[0].shape[1] - row.shape[1]), (0, 0)), constant_values=255) for row in rows
+    ]
+    return np.concatenate(padded)[:-gap]
+
+
+def figure_frame(fig: Figure, dpi: int = 100) -> np.ndarray:
+    """What a figure looks like as uint8 (height, width, 3), for :func:`film`; the figure is closed."""
+    fig.set_dpi(dpi)
+    fig.canvas.draw()
+    frame = np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(fig)
+    return frame
+
+
+def photograph(fig: Figure, quality: int = 80) -> DisplayedImage:
+    """A figure as a JPEG, for grids of photographs, of which a PNG would be several times as large."""
+    frame = figure_frame(fig, dpi=int(fig.dpi))
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+    return DisplayedImage(buffer.getvalue(), format="jpeg")
+
+
+def film(frames: Sequence[np.ndarray], step: int = 300, hold: int = 2500, colors: int = 128) -> DisplayedImage:
+    """An animation of frames uint8 (height, width, 3) from first to last, resting on the last.
+
+    ``step`` and ``hold`` are milliseconds. All frames share one palette of so many ``colors``, taken
+    from the first, the middle and the last.
+    """
+    typical = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
+    palette = Image.fromarray(typical).quantize(colors, dither=Image.Dither.NONE)
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer,
+        "GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=[step] * (len(images) - 1) + [hold],
+        loop=0,
+        optimize=False,
+    )
+    return DisplayedImage(buffer.getvalue(), format="gif")
+
+
+def headed(image: np.ndarray, text: str, scale: int = 1) -> np.ndarray:
+    """An image uint8 (height, width, 3), its pixels enlarged, under a line of text: a frame for :func:`film`."""
+    image = image.repeat(scale, 0).repeat(scale, 1)
+    canvas = Image.new("RGB", (image.shape[1], image.shape[0] + 26), "white")
+    canvas.paste(Image.fromarray(image), (0, 26))
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 16)
+    ImageDraw.Draw(canvas).text((4, 13), text, fill="black", font=font, anchor="lm")
+    return np.asarray(canvas)
+
+
 def _to_rgb(images: Tensor) -> np.ndarray:
     """Images (N, C, H, W), C = 1 or 3, as uint8 (N, H, W, 3)."""
     if images.is_floating_point():

@@ -111,6 +111,37 @@ def test_svhn_mat_files_are_read(tmp_path, pixels, monkeypatch):
     assert loaded.train.labels.tolist() == [0, 1, 2, 3, 4, 5], "SVHN writes the digit 0 as 10"
 
 
+@pytest.fixture
+def tiny_mnist(tmp_path):
+    """A root with an MNIST of six blank digits: a photograph minus nothing stays as it is."""
+    for split in ("train", "t10k"):
+        path = tmp_path / "MNIST" / "raw"
+        write_idx(path / f"{split}-images-idx3-ubyte", np.zeros((6, 28, 28), np.uint8))
+        write_idx(path / f"{split}-labels-idx1-ubyte", np.arange(6, dtype=np.uint8))
+    return tmp_path
+
+
+def test_photo_mnist_is_made_of_mnist_as_photo_digits_is_of_digits(tiny_mnist):
+    made = load("photo_mnist", root=tiny_mnist, train=40, test=20, seed=1)
+    assert made.train.images.shape == (40, 3, 32, 32) and len(made.test) == 20
+    assert set(made.train.labels.tolist()) <= set(range(6))
+    assert made.digest() == load("photo_mnist", root=tiny_mnist, train=40, test=20, seed=1).digest()
+    assert made.digest() != load("photo_mnist", root=tiny_mnist, train=40, test=20, seed=2).digest()
+
+
+def test_the_digits_of_photo_mnist_stand_in_the_middle(tiny_mnist):
+    blank = load("photo_mnist", root=tiny_mnist, train=30, test=5)
+    path = tiny_mnist / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    write_idx(path, np.full((6, 28, 28), 255, np.uint8))
+    # Another root, so that the cache of the blank one is not read.
+    shutil.copytree(tiny_mnist / "MNIST", tiny_mnist / "other" / "MNIST")
+    white = load("photo_mnist", root=tiny_mnist / "other", train=30, test=5)
+    inside = torch.zeros(32, 32, dtype=torch.bool)
+    inside[2:-2, 2:-2] = True
+    assert torch.equal(white.train.images[..., inside], 255 - blank.train.images[..., inside])
+    assert torch.equal(white.train.images[..., ~inside], blank.train.images[..., ~inside])
+
+
 def test_cifar10_batches_are_read(tmp_path, pixels, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)

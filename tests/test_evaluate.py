@@ -117,6 +117,94 @@ def test_it_shrinks_with_the_root_of_the_batch_and_an_odd_batch_counts_like_the_
     assert evaluate.protocol_loss(x, x_hat) == pytest.approx(expected)
 
 
+# --- chapter 4: scores of samples ------------------------------------------------------------------
+
+
+def test_kernel_distance_is_the_unbiased_formula():
+    real, fake = images(60), images(60, shift=0.3)
+    x, y = (to_unit(part).flatten(1)[:, :3].double() for part in (real, fake))
+
+    def kernel(a, b):
+        return (a @ b.T / 3 + 1) ** 3
+
+    def off_diagonal(matrix):
+        return (matrix.sum() - matrix.trace()) / (60 * 59)
+
+    expected = off_diagonal(kernel(x, x)) + off_diagonal(kernel(y, y)) - 2 * kernel(x, y).mean()
+    # Subsets as large as the sets: every subset is the whole, in another order.
+    distance = evaluate.KernelDistance(Reader(), real, subsets=2, subset_size=60)
+    mean, deviation = distance(fake)
+    assert mean == pytest.approx(expected.item(), rel=1e-3)
+    assert deviation == pytest.approx(0, abs=1e-4)
+    assert distance(to_unit(fake))[0] == pytest.approx(mean, rel=1e-3), "earlier images are forgotten"
+
+
+def test_real_images_have_kernel_distance_zero_on_average():
+    distance = evaluate.KernelDistance(Reader(), images(400), subsets=30, subset_size=100)
+    mean, deviation = distance(images(400))
+    assert abs(mean) < deviation
+
+
+def test_manifold_scores_by_hand():
+    """On a line, k = 1. Real 0, 1, 3, 6 with radii 1, 1, 2, 3; fake 0.5, 5, 20 with radii 4.5, 4.5, 15."""
+    real, fake = torch.tensor([[0.0], [1], [3], [6]]), torch.tensor([[0.5], [5], [20]])
+    found = evaluate.manifold_scores(real, fake, k=1)
+    # 0.5 is in the balls of 0 and 1; 5 in those of 3 (just) and 6; 20 in none.
+    assert found["precision"] == pytest.approx(2 / 3)
+    assert found["density"] == pytest.approx(4 / 3)
+    assert found["coverage"] == 1
+    # Every real point is within 4.5 of 0.5 or 5.
+    assert found["recall"] == 1
+    assert evaluate.manifold_scores(real, fake + 100, k=1)["recall"] == 0
+
+
+def test_precision_and_recall_tell_lost_modes_from_bad_samples():
+    real = torch.cat([torch.randn(200, 4), 20 + torch.randn(200, 4)])
+    one_mode = torch.randn(400, 4)
+    found = evaluate.manifold_scores(real, one_mode)
+    assert found["precision"] > 0.8 and found["recall"] < 0.55 and found["coverage"] < 0.55
+    spread = torch.cat([real[::2] + 1e-3, 200 + 100 * torch.randn(200, 4)])
+    found = evaluate.manifold_scores(real, spread)
+    assert found["precision"] < 0.55 and found["recall"] > 0.9
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_more_neighbours_than_examples_are_refused(k):
+    with pytest.raises(ValueError, match=f"k={k}: choose 1 to 4"):
+        evaluate.manifold_scores(torch.randn(9, 2), torch.randn(5, 2), k)
+
+
+def test_the_nearest_image_is_found_across_batches():
+    bank = images(50)
+    found, index = evaluate.nearest(to_unit(bank[[3, 41]]) + 0.01, bank, batch=7)
+    assert index.tolist() == [3, 41]
+    assert found.tolist() == pytest.approx([0.01, 0.01], rel=1e-2)
+
+
+def test_inception_without_its_weights_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth: no such file.*inception_v3_google"):
+        evaluate.Inception(tmp_path / "nowhere.pth")
+
+
+def test_inception_stands_in_the_classifiers_place(tmp_path, monkeypatch):
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(3, 7)
+
+        def forward(self, x):
+            assert x.shape[1:] == (3, 299, 299)
+            assert -1 <= x.min() < 0, "pixels in [−1, 1]"
+            return self.fc(self.pool(x).flatten(1))
+
+    monkeypatch.setattr("torchvision.models.inception_v3", lambda weights, init_weights: Small())
+    torch.save(Small().state_dict(), tmp_path / "weights.pth")
+    inception = evaluate.Inception(tmp_path / "weights.pth")
+    assert inception.head.in_features == 3
+    distance = evaluate.FrechetDistance(inception, images(30))
+    assert distance(images(30, shift=0.4)) > distance(images(30))
+
+
 def blobs(count, classes=4, dim=6, seed=0):
     """Overlapping clusters, one a class, around directions shared by all seeds."""
     centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(99))
@@ -133,7 +221,7 @@ def test_weighted_knn_is_scikit_learns(k, temperature):
     theirs = KNeighborsClassifier(
         k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
     ).fit(z_train.double().numpy(), y_train.numpy())
-    cosines, index = evaluate.nearest(z_train, z_test, k)
+    cosines, index = evaluate.nearest_codes(z_train, z_test, k)
     ours = evaluate.weighted_vote(cosines, y_train[index], 4, temperature)
     assert (ours.numpy() == theirs.predict(z_test.double().numpy())).all()
     accuracy = evaluate.weighted_knn_accuracy(z_train, y_train, z_test, y_test, k, temperature)
@@ -150,7 +238,7 @@ def test_a_near_neighbour_outvotes_two_far_ones_unless_it_is_hot():
 
 def test_neighbours_come_best_first_and_scale_does_not_matter():
     z, _ = blobs(50)
-    cosines, index = evaluate.nearest(z, 7 * z, 3, batch=20)
+    cosines, index = evaluate.nearest_codes(z, 7 * z, 3, batch=20)
     assert (index[:, 0] == torch.arange(50)).all()
     torch.testing.assert_close(cosines[:, 0], torch.ones(50))
     assert (cosines.diff(dim=1) <= 0).all()

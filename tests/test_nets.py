@@ -137,6 +137,50 @@ def test_codes_and_channels_must_have_a_size():
             nets.deconv_decoder(5, channels, (1, 28, 28))
 
 
+# --- chapter 4 -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)])
+def test_a_critic_scores_each_image_and_pads_what_cannot_be_halved(shape):
+    critic = nets.conv_critic(shape, [4, 8, 8])
+    assert critic(torch.rand(5, *shape)).shape == (5,)
+    assert critic[-2].in_features == 8 * 4 * 4
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((1, 27, 27), [4, 8]), ((1, 28, 32), [4]), ((1, 8, 8), [])])
+def test_a_critic_refuses_what_it_cannot_halve(shape, channels):
+    with pytest.raises(ValueError, match=r"halvings need a square|give positive numbers"):
+        nets.conv_critic(shape, channels)
+
+
+def test_leaky_relu_is_torchs_through_both_derivatives():
+    torch.manual_seed(0)
+    x = torch.randn(40, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(40, dtype=torch.float64, requires_grad=True)
+    found = []
+    for activation in (nets.Leaky(0.2), torch.nn.LeakyReLU(0.2)):
+        y = activation(x * weight).sin()
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        found.append((y, slope, *torch.autograd.grad(slope.square().sum(), (x, weight))))
+    assert all(torch.allclose(ours, theirs) for ours, theirs in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("side", [8, 9])
+def test_the_critics_convolution_is_torchs_through_every_derivative_a_penalty_takes(side):
+    torch.manual_seed(0)
+    ours = nets.CriticConv2d(3, 5, 4, stride=2, padding=1).double()
+    theirs = nn.Conv2d(3, 5, 4, stride=2, padding=1).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 3, side, side, dtype=torch.float64, requires_grad=True)
+    found = []
+    for layer in (ours, theirs):
+        y = layer(x).tanh()
+        slopes = torch.autograd.grad(y.sum(), (x, *layer.parameters()), create_graph=True)
+        loss = sum(slope.square().sum() for slope in slopes)
+        found.append((y, *slopes, *torch.autograd.grad(loss, (x, *layer.parameters()))))
+    assert all(torch.allclose(mine, other) for mine, other in zip(*found, strict=True))
+
+
 def test_resnet18_is_torchvisions_but_for_the_stem_and_the_head():
     import torchvision
 

@@ -90,3 +90,37 @@ def test_long_row_labels_stay_on_the_figure():
     renderer = fig.canvas.get_renderer()
     assert min(ax.yaxis.label.get_window_extent(renderer).x0 for ax in fig.axes) >= 0
     plt.close(fig)
+
+
+# --- chapter 4 -------------------------------------------------------------------------------------
+
+
+def test_a_grid_fills_its_last_row_with_white():
+    grid = plots.grid(torch.zeros(5, 1, 4, 4), columns=3, gap=1)
+    assert grid.shape == (9, 14, 3)
+    assert (grid[5:, 10:] == 255).all() and (grid[:4, :4] == 0).all()
+
+
+def test_a_film_rests_on_its_last_frame():
+    frames = [np.full((8, 9, 3), value, np.uint8) for value in (0, 100, 250)]
+    film = Image.open(io.BytesIO(plots.film(frames, step=100, hold=900).data))
+    durations = []
+    for moment in range(film.n_frames):
+        film.seek(moment)
+        durations.append(film.info["duration"])
+    assert durations == [100, 100, 900]
+    assert np.asarray(film.convert("RGB"))[0, 0] == pytest.approx([250] * 3, abs=4)
+
+
+def test_a_headed_image_is_enlarged_under_its_text():
+    frame = plots.headed(np.zeros((5, 60, 3), np.uint8), "step 1", scale=2)
+    assert frame.shape == (36, 120, 3)
+    assert (frame[26:] == 0).all() and 0 < (frame[:26] == 0).mean() < 0.5
+
+
+def test_a_photograph_of_a_figure_is_its_jpeg_and_closes_it():
+    fig = plots.image_rows({"noise": torch.rand(3, 3, 8, 8)})
+    size = tuple((fig.get_size_inches() * fig.dpi).astype(int))
+    image = Image.open(io.BytesIO(plots.photograph(fig).data))
+    assert image.format == "JPEG" and image.size == size
+    assert not plt.fignum_exists(fig.number)

@@ -1,0 +1,331 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import wasserstein_distance
+from torch import nn
+
+from lib import nets, train, wgan
+
+SHAPE = (3, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+class Linear(nn.Module):
+    """f(x) = a · x over all numbers of an example: its gradient is a wherever one looks."""
+
+    def __init__(self, a):
+        super().__init__()
+        self.a = nn.Parameter(a)
+
+    def forward(self, x):
+        return x.flatten(1) @ self.a
+
+
+# --- the penalty -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [0.3, 1.0, 2.5])
+def test_a_linear_critic_pays_exactly_its_slopes_distance_from_one(length):
+    a = torch.randn(192)
+    critic = Linear(length * a / a.norm())
+    norm = wgan.gradient_norm(critic, torch.rand(5, *SHAPE))
+    assert norm.shape == (5,)
+    assert torch.allclose(norm, torch.full((5,), length), atol=1e-6), "not over all numbers of an example"
+    assert torch.allclose(wgan.penalty(norm, "two-sided"), torch.full((5,), (length - 1) ** 2), atol=1e-5)
+    assert torch.allclose(wgan.penalty(norm, "one-sided"), torch.full((5,), max(0.0, length - 1) ** 2), atol=1e-5)
+
+
+def test_one_sided_is_zero_with_no_slope_below_norm_one_and_two_sided_pulls_up():
+    norm = torch.tensor([0.2, 0.9], requires_grad=True)
+    loss = wgan.penalty(norm, "one-sided")
+    assert loss.tolist() == [0, 0]
+    loss.sum().backward()
+    assert norm.grad.tolist() == [0, 0]
+    norm.grad = None
+    wgan.penalty(norm, "two-sided").sum().backward()
+    assert torch.allclose(norm.grad, 2 * (norm.detach() - 1))
+
+
+def test_another_kind_is_refused():
+    with pytest.raises(ValueError, match="'both': choose one of 'two-sided', 'one-sided'"):
+        wgan.penalty(torch.ones(2), "both")
+
+
+def test_the_gradient_is_the_numerical_one_at_that_very_point():
+    critic = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.Tanh(), nn.Linear(6, 1), nn.Flatten(0)).double()
+    x = torch.rand(1, *SHAPE, dtype=torch.float64)
+    steps = 1e-6 * torch.eye(192, dtype=torch.float64).view(192, *SHAPE)
+    with torch.no_grad():
+        slope = (critic(x + steps) - critic(x - steps)) / 2e-6
+    assert wgan.gradient_norm(critic, x).item() == pytest.approx(slope.norm().item(), rel=1e-6)
+
+
+def test_points_lie_between_real_and_fake_each_on_its_own_line():
+    x, x_fake, t = torch.rand(6, *SHAPE), torch.rand(6, *SHAPE), torch.tensor([0, 1, 0.25, 0.5, 0.75, 0.9])
+    x_hat = wgan.between(x, x_fake, t)
+    assert torch.equal(x_hat[0], x_fake[0]) and torch.equal(x_hat[1], x[1])
+    for example in range(6):
+        assert torch.allclose(x_hat[example], t[example] * x[example] + (1 - t[example]) * x_fake[example])
+
+
+def test_a_flat_critic_makes_no_nan():
+    critic = Linear(torch.zeros(192))
+    wgan.penalty(wgan.gradient_norm(critic, torch.rand(4, *SHAPE), differentiable=True)).mean().backward()
+    assert critic.a.grad.isfinite().all()
+
+
+def test_the_penalty_reaches_the_critics_weights():
+    """d/da (‖a‖ − 1)² = 2 (‖a‖ − 1) a / ‖a‖: lost if the gradient's graph is not kept."""
+    critic = Linear(torch.randn(192))
+    wgan.penalty(wgan.gradient_norm(critic, torch.rand(4, *SHAPE), differentiable=True)).mean().backward()
+    a = critic.a.detach()
+    assert torch.allclose(critic.a.grad, 2 * (a.norm() - 1) * a / a.norm(), atol=1e-4)
+
+
+def test_crosstalk_finds_batch_norm_and_nothing_in_the_books_critic():
+    x = torch.rand(8, *SHAPE)
+    plain = nets.conv_critic(SHAPE, [4, 8])
+    assert wgan.crosstalk(plain, x) == pytest.approx(0, abs=1e-5)
+    normed = nn.Sequential(plain[0], nn.BatchNorm2d(4), *plain[1:])
+    assert wgan.crosstalk(normed, x) > 0.1
+    assert wgan.crosstalk(normed.eval(), x) == pytest.approx(0, abs=1e-5), (
+        "with fixed statistics each example is alone again"
+    )
+
+
+# --- the optimum of a linear critic, by hand -------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", wgan.PENALTIES)
+def test_a_trained_linear_critic_overshoots_as_derived(kind):
+    """Means m apart: the best slope has norm 1 + W / 2λ for W = ‖m‖, so the estimate is W (1 + W / 2λ)."""
+    shift, weight = torch.tensor([0.6, 0.8]), 5.0
+    x_fake = torch.randn(64, 2)
+    critic = Linear(torch.tensor([0.1, -0.1]))
+    optimizer = torch.optim.SGD(critic.parameters(), 0.1)
+    for _ in range(100):
+        x = x_fake + shift
+        norm = wgan.gradient_norm(critic, wgan.between(x, x_fake, torch.rand(64)), differentiable=True)
+        loss = wgan.critic_loss(critic(x), critic(x_fake)) + weight * wgan.penalty(norm, kind)
+        assert loss.shape == (64,)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+    estimate = -wgan.critic_loss(critic(x), critic(x_fake)).mean().item()
+    assert critic.a.norm().item() == pytest.approx(1 + 1 / (2 * weight), rel=1e-3)
+    assert estimate == pytest.approx(1 * (1 + 1 / (2 * weight)), rel=1e-3)
+
+
+def test_the_exact_distance_of_shifted_sets_is_the_shift():
+    x = torch.rand(40, 2)
+    shuffled = x[torch.randperm(40)]
+    assert wgan.wasserstein(x, shuffled) == pytest.approx(0, abs=1e-7)
+    assert wgan.wasserstein(x, shuffled + torch.tensor([3.0, 4.0])) == pytest.approx(5, rel=1e-6)
+    with pytest.raises(ValueError, match="40 and 39"):
+        wgan.wasserstein(x, x[1:])
+
+
+def test_the_exact_distance_is_scipys_in_one_dimension():
+    a, b = torch.randn(60), 1 + 2 * torch.randn(60)
+    assert wgan.wasserstein(a[:, None], b[:, None]) == pytest.approx(wasserstein_distance(a, b), rel=1e-6)
+
+
+# --- interpolation ---------------------------------------------------------------------------------
+
+
+def test_interpolations_meet_their_ends_and_the_spherical_one_keeps_the_length():
+    z0, z1 = torch.randn(2, 4, 50)
+    z0, z1 = 7 * z0 / z0.norm(dim=1, keepdim=True), 7 * z1 / z1.norm(dim=1, keepdim=True)
+    alpha = torch.linspace(0, 1, 5)
+    for path in (wgan.lerp(z0, z1, alpha), wgan.slerp(z0, z1, alpha)):
+        assert path.shape == (5, 4, 50)
+        assert torch.allclose(path[0], z0, atol=1e-4) and torch.allclose(path[-1], z1, atol=1e-4)
+    assert torch.allclose(wgan.slerp(z0, z1, alpha).norm(dim=2), torch.full((5, 4), 7.0), atol=1e-4)
+    halfway = wgan.slerp(torch.tensor([[1.0, 0]]), torch.tensor([[0, 1.0]]), torch.tensor([0.5]))
+    assert halfway.flatten().tolist() == pytest.approx([0.5**0.5, 0.5**0.5])
+
+
+def test_a_straight_line_between_images_is_their_overlay():
+    x0, x1 = torch.rand(2, 3, *SHAPE)
+    path = wgan.lerp(x0, x1, torch.tensor([0.0, 0.3, 1.0]))
+    assert path.shape == (3, 3, *SHAPE)
+    assert torch.allclose(path[1], 0.7 * x0 + 0.3 * x1)
+
+
+def test_the_same_or_opposite_codes_make_no_nan():
+    z = torch.randn(2, 9)
+    for other in (z, -z):
+        assert wgan.slerp(z, other, torch.linspace(0, 1, 3)).isfinite().all()
+
+
+# --- the step --------------------------------------------------------------------------------------
+
+
+def make_step(**options):
+    generator = nn.Sequential(nets.deconv_decoder(6, [8, 4], SHAPE), nn.Sigmoid())
+    settings = {"n_critic": 3, "ema_decay": 0.9, "learning_rate": 1e-3} | options
+    return wgan.WGANStep(generator, nets.conv_critic(SHAPE, [4, 8]), 6, 10, **settings)
+
+
+def weights(module):
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def test_a_step_is_the_plain_loop():
+    """n_critic separate critic updates with separate forward passes, then one of the generator."""
+    # Plain descent: Adam's first moves are ± the rate, even where a gradient is rounding noise.
+    step = make_step(kind="one-sided", penalty_weight=4.0, n_critic=2)
+    x = torch.rand(12, *SHAPE)
+    step.generator_optimizer = torch.optim.SGD(step.generator.parameters(), 0.1)
+    step.critic_optimizer = torch.optim.SGD(step.critic.parameters(), 0.1)
+    step.schedulers = []
+    generator, critic = copy.deepcopy((step.generator, step.critic))
+    optimizers = [torch.optim.SGD(net.parameters(), 0.1) for net in (generator, critic)]
+    torch.manual_seed(5)
+    losses = step((x,))
+    torch.manual_seed(5)
+    z, t = torch.randn(18, 6), torch.rand(12)
+    x_fake = generator(z[6:]).detach()
+    distances = []
+    for part in (slice(0, 6), slice(6, 12)):
+        real, fake = critic(x[part]), critic(x_fake[part])
+        x_hat = (t[part, None, None, None] * (x[part] - x_fake[part]) + x_fake[part]).requires_grad_()
+        (slope,) = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)
+        excess = torch.relu(slope.flatten(1).norm(dim=1) - 1).pow(2).mean()
+        distances.append((real - fake).mean().item())
+        optimizers[1].zero_grad()
+        (fake.mean() - real.mean() + 4.0 * excess).backward()
+        optimizers[1].step()
+    optimizers[0].zero_grad()
+    loss = -critic(generator(z[:6])).mean()
+    loss.backward()
+    optimizers[0].step()
+    assert losses["distance"].item() == pytest.approx(np.mean(distances), abs=1e-6)
+    assert losses["generator"].item() == pytest.approx(loss.item(), abs=1e-6)
+    for ours, by_hand in ((step.critic, critic), (step.generator, generator)):
+        for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
+            assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_the_critic_learns_to_tell_and_the_generator_to_follow():
+    step, x = make_step(learning_rate=1e-9, critic_rate=1e-2), 0.1 * torch.rand(60, *SHAPE)
+    first = step((x,))["distance"]
+    for _ in range(3):
+        last = step((x,))
+    assert last["distance"] > max(0, first), "the sign: a better critic estimates a larger distance"
+    before = last["generator"]
+    follower = make_step(learning_rate=1e-2, critic_rate=1e-9)
+    follower.critic.load_state_dict(step.critic.state_dict())
+    for _ in range(8):
+        after = follower((x,))["generator"]
+    assert after < before, "the generator must climb the critic's scores"
+
+
+def test_the_critic_is_judged_in_training_mode_and_its_weights_are_free_again():
+    step = make_step()
+    step.critic.eval(), step.generator.eval()
+    step((torch.rand(6, *SHAPE),))
+    assert step.generator.training and step.critic.training
+    assert all(parameter.requires_grad for parameter in step.critic.parameters())
+
+
+@pytest.mark.parametrize("frozen", ["learning_rate", "critic_rate"])
+def test_a_network_without_a_rate_stands_still(frozen):
+    step = make_step(**{"learning_rate": 1e-2, "critic_rate": 1e-2, frozen: 0.0})
+    before = weights(step.generator), weights(step.critic)
+    step((torch.rand(6, *SHAPE),))
+    moved = [
+        not all(torch.equal(a, b) for a, b in zip(old, weights(net), strict=True))
+        for old, net in zip(before, (step.generator, step.critic), strict=True)
+    ]
+    assert moved == [frozen != "learning_rate", frozen != "critic_rate"]
+
+
+def test_rates_fall_linearly_to_zero():
+    step, rates = make_step(), []
+    for _ in range(10):
+        rates.append(step.critic_optimizer.param_groups[0]["lr"])
+        step((torch.rand(6, *SHAPE),))
+    assert rates == pytest.approx([1e-3 * (1 - done / 10) for done in range(10)])
+    assert step.generator_optimizer.param_groups[0]["lr"] == 0
+
+
+def test_the_average_follows_the_generator_slowly():
+    step = make_step(learning_rate=0.1)
+    step((torch.rand(6, *SHAPE),))
+    first = weights(step.ema.module)
+    step((torch.rand(6, *SHAPE),))
+    for old, average, new in zip(first, step.ema.module.parameters(), step.generator.parameters(), strict=True):
+        assert torch.allclose(average, 0.9 * old + 0.1 * new, atol=1e-5)
+
+
+def test_low_precision_leaves_the_penalty_in_float32():
+    step, seen = make_step(amp=torch.bfloat16), []
+    step.critic[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    losses = step((torch.rand(6, *SHAPE),))
+    # For each of three updates real and fake, then the penalty; once for the generator.
+    assert seen == [torch.bfloat16, torch.float32] * 3 + [torch.bfloat16]
+    assert all(value.dtype == torch.float32 for value in losses.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "both"}, "kind='both'"),
+        ({"n_critic": 0}, "n_critic=0"),
+        ({"penalty_weight": -1.0}, "penalty_weight=-1.0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_step(**options)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused():
+    with pytest.raises(ValueError, match="batch of 7 cannot be divided among n_critic=3"):
+        make_step()((torch.rand(7, *SHAPE),))
+
+
+def test_grey_images_into_a_colour_critic_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(1, 8, 8\), but the generator makes \(3, 8, 8\)"):
+        make_step()((torch.rand(6, 1, 8, 8),))
+
+
+def test_a_batch_larger_than_the_set_is_refused():
+    with pytest.raises(ValueError, match="batch_size=12: choose 1 to 6"):
+        train.Batches(torch.zeros(6, *SHAPE), batch_size=12)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
+    images = (torch.rand(20, *SHAPE) * 255).byte()
+
+    def run(kill_at=None):
+        torch.manual_seed(0)
+        step = make_step()
+        call, count = step.__class__.__call__, 0
+
+        class Killed(wgan.WGANStep):
+            def __call__(self, batch):
+                nonlocal count
+                count += 1
+                if count == kill_at:
+                    raise KeyboardInterrupt
+                return call(self, batch)
+
+        step.__class__ = Killed
+        batches = train.Batches(images, batch_size=6, drop_last=True)
+        train.fit(step, batches, 10, checkpoint=tmp_path / "run", checkpoint_every=3)
+        return weights(step.ema.module)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(kill_at=8)
+    resumed = run()
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert all(torch.equal(a, b) for a, b in zip(resumed, run(), strict=True))
