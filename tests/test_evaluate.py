@@ -115,3 +115,16 @@ def test_it_shrinks_with_the_root_of_the_batch_and_an_odd_batch_counts_like_the_
     assert evaluate.protocol_loss(x, x_hat, 104) == pytest.approx(rmse / math.sqrt(104 * 16))
     expected = (rmse / math.sqrt(64 * 16) + rmse / math.sqrt(40 * 16)) / 2
     assert evaluate.protocol_loss(x, x_hat) == pytest.approx(expected)
+
+
+# --- chapter 6 -------------------------------------------------------------------------------------
+
+
+def test_psnr_and_ssim_are_per_image():
+    x = torch.rand(4, 3, 32, 32)
+    x_hat = (x + torch.tensor([0.0, 0.01, 0.1, 0.3]).view(4, 1, 1, 1) * torch.randn_like(x)).clamp(0, 1)
+    found = evaluate.psnr_each(x[1:], x_hat[1:])
+    torch.testing.assert_close(found, -10 * ((x - x_hat) ** 2).mean((1, 2, 3))[1:].log10())
+    ssim = evaluate.ssim_each(x, x_hat)
+    assert ssim.shape == (4,) and ssim[0].item() == pytest.approx(1, abs=1e-5)
+    assert (ssim.diff() < 0).all()
