@@ -35,6 +35,12 @@ def halves(x: Tensor) -> Tensor:
     return torch.stack([x[:half], x[half : 2 * half]], dim=1)
 
 
+def random_flips(x: Tensor) -> Tensor:
+    """Each image mirrored left to right with probability ½, (B, C, H, W) -> (B, C, H, W)."""
+    chosen = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+    return torch.where(chosen, x.flip(3), x)
+
+
 def mix(x: Tensor, weight: float = 0.5) -> Tensor:
     """The mixture m = weight · x₁ + (1 − weight) · x₂ of pairs, (B, 2, C, H, W) -> (B, C, H, W).
 
@@ -112,6 +118,20 @@ def unmix_loss(unmixer: nn.Module, x: Tensor, m: Tensor, pit: bool = True) -> di
 def mixture_error(m: Tensor, x_hat: Tensor, weight: float = 0.5) -> Tensor:
     """The largest |w x̂₁ + (1 − w) x̂₂ − m| over a pair's pixels, in [0, 1], (B,)."""
     return (mix(x_hat, weight) - m).abs().flatten(1).amax(1)
+
+
+def fixed_difference(x: Tensor, iterations: int = 50) -> Tensor:
+    """The one difference d (C, H, W) that, answered for *every* mixture, has the least :func:`pit_error` at w = ½.
+
+    For pairs x (B, 2, C, H, W) with differences D that is the d with d = mean(sign⟨d, D⟩ D): a mean, taken after
+    every pair was put in the order that fits. It begins at the first principal component and repeats that, as
+    k-means does. What it gains over the mixture was gained without a look at it.
+    """
+    differences = (x[:, 0] - x[:, 1]).flatten(1)
+    d = torch.svd_lowrank(differences, q=min(6, *differences.shape))[2][:, 0]
+    for _ in range(iterations):
+        d = (torch.sign(differences @ d)[:, None] * differences).mean(0)
+    return d.view_as(x[0, 0])
 
 
 def search(m: Tensor, images: Tensor, batch: int = 50) -> tuple[Tensor, Tensor]:

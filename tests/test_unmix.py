@@ -236,6 +236,41 @@ def test_a_constrained_network_learns_a_single_pair():
     assert loss.item() < 0.2 * first
 
 
+# --- what can be had without a look ----------------------------------------------------------------
+
+
+def error_of_difference(x, d):
+    m = unmix.mix(x)
+    return unmix.pit_error(x, torch.stack([m + d / 2, m - d / 2], 1)).mean()
+
+
+def test_the_fixed_difference_beats_the_mixture_and_its_neighbours():
+    x = pairs(300, (1, 3, 3))
+    x[:, :, 0, 0] += 2 * torch.rand(300, 2, 1)  # one direction with a larger spread
+    d = unmix.fixed_difference(x)
+    best = error_of_difference(x, d)
+    assert best < error_of_difference(x, torch.zeros_like(d))
+    for _ in range(20):
+        assert best < error_of_difference(x, d + 0.1 * torch.randn_like(d))
+    # There ⟨d, D⟩ sign⟨d, D⟩ has the mean ‖d‖², and so much of the floor is gone.
+    floor = error_of_difference(x, torch.zeros_like(d))
+    torch.testing.assert_close(best, floor - 0.5 * (d**2).mean())
+
+
+def test_the_fixed_difference_of_a_gaussian_has_the_length_of_a_half_normal():
+    differences = torch.randn(20_000, 1, 1, 2, dtype=torch.float64) * torch.tensor([3.0, 0.1])
+    d = unmix.fixed_difference(torch.stack([differences, torch.zeros_like(differences)], 1))
+    assert d.flatten()[0].abs().item() == pytest.approx(3 * (2 / torch.pi) ** 0.5, rel=0.02)
+
+
+def test_flips_mirror_some_images_and_leave_the_others():
+    x = torch.rand(200, 3, 4, 4)
+    flipped = unmix.random_flips(x)
+    same = (flipped == x).flatten(1).all(1)
+    assert torch.equal(flipped[~same], x.flip(3)[~same])
+    assert 60 < same.sum() < 140
+
+
 # --- the search ------------------------------------------------------------------------------------
 
 
