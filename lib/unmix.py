@@ -20,7 +20,8 @@ def draw_pairs(size: int, count: int | None = None, generator: torch.Generator |
     if not 1 <= count <= size:
         raise ValueError(f"count={count}: {size} images make 1 to {size} pairs here.")
     circle = torch.randperm(size, generator=generator)
-    return circle[:count], circle.roll(-1)[:count]
+    place = torch.randperm(size, generator=generator)[:count]
+    return circle[place], circle[(place + 1) % size]
 
 
 def halves(x: Tensor) -> Tensor:
