@@ -55,15 +55,19 @@ def mix(x: Tensor, weight: float = 0.5) -> Tensor:
 class FreeUnmixer(nn.Module):
     """Both images from a network that gives their logits: (B, C, H, W) -> (B, 2, C, H, W), pixels in [0, 1].
 
-    The mixture goes in as 2m − 1, the network gives (B, 2C, H, W). Nothing ties the answers to the mixture.
+    The mixture goes in as 2m − 1, the network gives (B, 2C, H, W). Nothing ties the answers to the mixture;
+    with ``near_mixture`` its logits are added to the network's, so that a network's zeros mean the mixture twice.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, near_mixture: bool = False) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.near_mixture = network, near_mixture
 
     def forward(self, m: Tensor) -> Tensor:
-        return torch.sigmoid(self.network(2 * m - 1).float()).unflatten(1, (2, m.shape[1]))
+        logits = self.network(2 * m - 1).float().unflatten(1, (2, m.shape[1]))
+        if self.near_mixture:
+            logits = logits + torch.logit(m, eps=1e-3)[:, None]
+        return torch.sigmoid(logits)
 
 
 class DifferenceUnmixer(nn.Module):

@@ -142,6 +142,13 @@ def test_the_free_unmixers_first_decoder_answers_the_first_image():
     assert x_hat[0, 0].min() > 0.99 and x_hat[0, 1].max() < 0.01
 
 
+def test_zeros_mean_the_mixture_twice_where_it_was_asked_for():
+    m = unmix.mix(pairs())
+    zeros = Answer(torch.zeros(6, 6, 8, 8))
+    torch.testing.assert_close(FreeUnmixer(zeros, near_mixture=True)(m), m[:, None].expand(-1, 2, -1, -1, -1))
+    assert (FreeUnmixer(zeros)(m) == 0.5).all()
+
+
 # --- losses ----------------------------------------------------------------------------------------
 
 
