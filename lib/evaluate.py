@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -46,6 +47,19 @@ def protocol_loss(x: Tensor, x_hat: Tensor, batch: int = 64) -> float:
 def psnr(mse: float) -> float:
     """Peak signal-to-noise ratio in dB for pixels in [0, 1]: −10 log10(mse)."""
     return -10 * math.log10(mse)
+
+
+def psnr_each(x: Tensor, x_hat: Tensor) -> Tensor:
+    """PSNR of each image in dB, pixels in [0, 1], (B, C, H, W) -> (B,)."""
+    return peak_signal_noise_ratio(x_hat, x, data_range=1.0, dim=(1, 2, 3), reduction="none")
+
+
+def ssim_each(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Structural similarity of each image, 1 where equal, pixels in [0, 1], (B, C, H, W) -> (B,).
+
+    Wang et al. (2004), with its Gaussian window of 11 pixels and σ = 1.5.
+    """
+    return structural_similarity_index_measure(x_hat, x, data_range=1.0, reduction="none")
 
 
 def pca_mse(train: Tensor, test: Tensor, dim: int) -> float:

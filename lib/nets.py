@@ -419,3 +419,89 @@ def small_resnet(channels: int, width: int, blocks: Sequence[int]) -> nn.Sequent
             layers.append(BasicBlock(narrow, wide, stride, shortcut))
             narrow = wide
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+# --- the U-Net of chapter 6 ------------------------------------------------------------------------
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)))), the identity at the start: (B, C, H, W) -> (B, C, H, W).
+
+    He et al. (2016b), without its batch norm: a second convolution that begins at zero makes a deep network as
+    easy to start (Zhang et al., 2019), and each image is judged alone.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.relu(self.first(torch.relu(x))))
+
+
+class UNet(nn.Module):
+    """One encoder, one or more decoders with skips: (B, C, H, W) to logits (B, decoders · out, H, W).
+
+    Ronneberger et al. (2015), with residual blocks, and skips that are added, not appended. ``channels`` are
+    those of each level, from the finest to the bottleneck; every level halves the side. ``patch`` folds
+    patch × patch pixels into channels first and unfolds them last: the finest level then works on a side ``patch``
+    times smaller, where a convolution of the same width costs patch² times less. ``blocks`` per level.
+
+    Raises ValueError for channels below 1, no level, and sides that cannot be halved so often.
+    """
+
+    def __init__(
+        self, shape: Shape, channels: Sequence[int], out: int, decoders: int = 1, patch: int = 1, blocks: int = 1
+    ) -> None:
+        super().__init__()
+        if not channels or min(channels) < 1:
+            raise ValueError(f"channels={list(channels)}: give one positive number a level.")
+        if min(decoders, patch, blocks) < 1:
+            raise ValueError(f"decoders={decoders}, patch={patch}, blocks={blocks}: at least 1 each.")
+        colours, height, width = shape
+        factor = patch * 2 ** (len(channels) - 1)
+        if height % factor or width % factor:
+            raise ValueError(
+                f"Images of {height}×{width} pixels: patch {patch} and {len(channels)} levels of channels need sides "
+                f"divisible by {factor}. Give fewer channels, or a smaller patch."
+            )
+        steps = list(itertools.pairwise(channels))
+
+        def level(count: int) -> nn.Sequential:
+            return nn.Sequential(*(ResidualBlock(count) for _ in range(blocks)))
+
+        self.stem = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(colours * patch**2, channels[0], 3, padding=1))
+        self.encoder = nn.ModuleList(level(count) for count in channels)
+        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.decoders = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "up": nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps),
+                    "levels": nn.ModuleList(level(fine) for fine, _ in steps),
+                    "head": nn.Sequential(
+                        nn.ReLU(),
+                        nn.Conv2d(channels[0], out * patch**2, 3, padding=1),
+                        nn.PixelShuffle(patch),
+                    ),
+                }
+            )
+            for _ in range(decoders)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to (B, decoders · out, H, W)."""
+        h = self.encoder[0](self.stem(x))
+        skips = []
+        for down, level in zip(self.down, self.encoder[1:], strict=True):
+            skips.append(h)
+            h = level(down(h))
+        return torch.cat([self._decode(decoder, h, skips) for decoder in self.decoders], dim=1)
+
+    @staticmethod
+    def _decode(decoder: nn.ModuleDict, h: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        for up, level, skip in reversed(list(zip(decoder["up"], decoder["levels"], skips, strict=True))):
+            h = level(up(h) + skip)
+        return decoder["head"](h)

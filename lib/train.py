@@ -12,7 +12,7 @@ import random
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +162,58 @@ def adam_one_cycle(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=learning_rate, fused=True)
     # One more than is taken: the scheduler moves on after the last step, too.
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
+    return GradientStep(model, loss_fn, optimizer, scheduler, **options)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step for each weight matrix is made orthogonal first: all its singular values near 1.
+
+    Jordan et al. (2024). Nesterov's momentum (M, N), divided by its norm, goes through five iterations of a polynomial
+    that moves singular values between 0 and 1 to about 1, so directions with small gradients move as far as those
+    with large ones. Convolutions count as matrices (out, in · height · width), biases as one row. torch.optim.Muon
+    does the same, but takes matrices only, and in bfloat16, which is slow on most CPUs.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                mean = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+                ahead = weight.grad.lerp(mean, group["momentum"])
+                matrix = ahead.reshape(len(weight) if weight.ndim > 1 else 1, -1)
+                # As wide as a step of norm 1 in the larger of the two spaces.
+                scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                weight.add_(orthogonal(matrix).view(weight.shape), alpha=-group["lr"] * scale)
+
+
+def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """The nearest (semi-)orthogonal matrix, roughly: singular values of (M, N) between 0.7 and 1.2, vectors kept.
+
+    Jordan et al. (2024): x ← 3.4445 x − 4.7750 x³ + 2.0315 x⁵ on all singular values x at once.
+    """
+    x = matrix / (matrix.norm() + 1e-7)
+    wide = x.shape[0] <= x.shape[1]
+    x = x if wide else x.T
+    for _ in range(iterations):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x if wide else x.T
+
+
+def muon_one_cycle(
+    model: nn.Module, loss_fn: Callable[..., Losses], steps: int, learning_rate: float, **options: Any
+) -> GradientStep:
+    """:func:`adam_one_cycle` with :class:`Muon` in Adam's place; its rates are about ten times as high."""
+    optimizer = Muon([parameter for parameter in model.parameters() if parameter.requires_grad], learning_rate)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
     return GradientStep(model, loss_fn, optimizer, scheduler, **options)
 

@@ -268,3 +268,16 @@ def test_the_spectrum_counts_dimensions():
     assert evaluate.effective_rank(values) == pytest.approx(3, abs=0.02)
     assert evaluate.effective_rank(torch.ones(5)) == pytest.approx(5)
     assert evaluate.effective_rank(torch.tensor([2.0, 0.0, 0.0])) == pytest.approx(1)
+
+
+# --- chapter 6 -------------------------------------------------------------------------------------
+
+
+def test_psnr_and_ssim_are_per_image():
+    x = torch.rand(4, 3, 32, 32)
+    x_hat = (x + torch.tensor([0.0, 0.01, 0.1, 0.3]).view(4, 1, 1, 1) * torch.randn_like(x)).clamp(0, 1)
+    found = evaluate.psnr_each(x[1:], x_hat[1:])
+    torch.testing.assert_close(found, -10 * ((x - x_hat) ** 2).mean((1, 2, 3))[1:].log10())
+    ssim = evaluate.ssim_each(x, x_hat)
+    assert ssim.shape == (4,) and ssim[0].item() == pytest.approx(1, abs=1e-5)
+    assert (ssim.diff() < 0).all()

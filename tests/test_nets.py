@@ -212,3 +212,53 @@ def test_standardised_pixels_have_mean_zero_and_unit_spread():
     y = nets.Standardise(x.mean((0, 2, 3)), x.std((0, 2, 3)))(x)
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(3))
+
+
+# --- the U-Net of chapter 6 ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "decoders", "patch"),
+    [((3, 32, 32), (4, 6, 8), 1, 2), ((3, 32, 32), (4, 4, 6, 6, 8), 2, 1), ((1, 28, 28), (4, 6), 2, 2)],
+)
+def test_a_unet_gives_images_of_the_size_it_was_given(shape, channels, decoders, patch):
+    network = nets.UNet(shape, channels, shape[0], decoders, patch)
+    assert network(torch.rand(2, *shape)).shape == (2, decoders * shape[0], *shape[1:])
+    assert len(network.encoder) == len(channels) and len(network.down) == len(channels) - 1
+
+
+def test_each_decoder_of_a_unet_learns_alone_and_the_encoder_for_all():
+    network = nets.UNet((3, 16, 16), (4, 6), 3, decoders=2)
+    network(torch.rand(2, 3, 16, 16))[:, :3].sum().backward()
+    used = [any(p.grad is not None and p.grad.any() for p in part.parameters()) for part in network.decoders]
+    assert used == [True, False]
+    assert network.stem[1].weight.grad.any()
+
+
+def test_a_unet_sees_the_whole_image_and_passes_details_by():
+    network = nets.UNet((1, 16, 16), (4, 6, 8), 1, blocks=2)
+    with torch.no_grad():  # blocks begin as the identity
+        for parameter in network.parameters():
+            parameter.normal_(0, 0.3)
+    x = torch.rand(1, 1, 16, 16)
+    other = x.clone()
+    other[..., 0, 0] += 1
+    assert (network(other) != network(x))[..., -1, -1].all(), "the far corner must feel it"
+    for parameter in (*network.decoders[0]["up"].parameters(), *network.down.parameters()):
+        parameter.data.zero_()
+    assert (network(other) != network(x)).any(), "and the skip passes it on without the bottleneck"
+
+
+def test_residual_blocks_begin_as_the_identity():
+    x = torch.randn(2, 4, 8, 8)
+    assert torch.equal(nets.ResidualBlock(4)(x), x)
+
+
+def test_unets_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match=r"28×28 pixels.*divisible by 8"):
+        nets.UNet((1, 28, 28), (4, 6, 8), 1, patch=2)
+    for channels in ((), (4, 0)):
+        with pytest.raises(ValueError, match="channels"):
+            nets.UNet((1, 28, 28), channels, 1)
+    with pytest.raises(ValueError, match="decoders=0"):
+        nets.UNet((1, 28, 28), (4,), 1, decoders=0)

@@ -100,6 +100,24 @@ TINY = {
         "temperatures": [0.1, 1.0],
         "tsne_images": 12,
     },
+    "06_unmixing": {
+        "train_images": 60,
+        "test_images": 40,
+        "test_pairs": 20,
+        "channels": [4, 6],
+        "steps": 2,
+        "short_steps": 1,
+        "batch_size": 4,
+        "curve": [10],
+        "protocol_images": 20,
+        "protocol_channels": [2, 4],
+        "protocol_latent_dim": 3,
+        "protocol_width": 2,
+        "protocol_steps": 2,
+        "protocol_batch_size": 4,
+        "memory_steps": 1,
+        "kinds_channels": [4],
+    },
 }
 
 

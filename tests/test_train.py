@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import math
 import multiprocessing
@@ -329,3 +330,78 @@ def test_twenty_kills_at_random_moments_end_in_the_same_weights(tmp_path):
     start(f"killed-{finished}", f"killed-{finished}.txt").join()
     results = {(tmp_path / f"killed-{number}.txt").read_text() for number in range(finished + 1)}
     assert results == {expected}
+
+
+def test_comments_and_docstrings_do_not_make_other_code():
+    one = 'def f(x):\n    """Doc."""\n    return x + 1  # why\n'
+    assert train.strip_docs(one) == train.strip_docs("def f(x):\n\n    return (x + 1)\n")
+    assert train.strip_docs(one) != train.strip_docs("def f(x):\n    return x + 2\n")
+
+
+# --- Muon ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 30), (30, 4), (1, 9)])
+def test_orthogonalised_matrices_keep_their_vectors_and_lose_their_values(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = train.orthogonal(matrix)
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    inside = u.T @ found @ vh.T
+    values = inside.diagonal()
+    assert values.min() > 0.6 and values.max() < 1.25
+    torch.testing.assert_close(inside, torch.diag(values), atol=1e-9, rtol=0)
+
+
+def test_muon_steps_down_and_as_far_as_the_rate_says():
+    weight = nn.Parameter(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)))
+    gradient = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+    before = weight.detach().clone()
+    weight.grad = gradient
+    train.Muon([weight], lr=0.1).step()
+    moved = weight.detach() - before
+    assert (moved * gradient).sum() < 0
+    values = torch.linalg.svdvals(moved)
+    assert values.min() > 0.06 and values.max() < 0.125
+    weight.grad = 1000 * gradient
+    again = weight.detach().clone()
+    train.Muon([weight], lr=0.1).step()
+    torch.testing.assert_close(weight.detach() - again, moved, msg="the gradient's size does not count")
+
+
+def test_muon_trains_convolutions_and_biases_and_leaves_what_has_no_gradient():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3))
+    idle = nn.Parameter(torch.ones(2, 2))
+    x, y = torch.randn(8, 1, 8, 8), torch.randn(8, 1, 4, 4)
+    optimizer = train.Muon([*network.parameters(), idle], lr=0.02)
+    start = [parameter.detach().clone() for parameter in network.parameters()]
+    losses = []
+    for _ in range(40):
+        loss = ((network(x) - y) ** 2).mean()
+        network.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert all((now != then).any() for now, then in zip(network.parameters(), start, strict=True))
+    assert (idle == 1).all()
+
+
+def test_a_muon_step_goes_on_from_its_parts():
+    x, y = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0)).unbind()
+
+    def made():
+        torch.manual_seed(0)
+        model = nn.Linear(6, 6)
+        return model, train.muon_one_cycle(model, lambda x, y: {"loss": ((model(x) - y) ** 2).mean()}, 10, 0.05)
+
+    (model, step), (other, later) = made(), made()
+    for _ in range(5):
+        step((x, y))
+    states = {name: copy.deepcopy(part.state_dict()) for name, part in step.parts.items()}
+    for name, part in later.parts.items():
+        part.load_state_dict(states[name])
+    for _ in range(5):
+        step((x, y))
+        later((x, y))
+    assert torch.equal(model.weight, other.weight)

@@ -1,0 +1,294 @@
+import pytest
+import torch
+from torch import nn
+
+from lib import nets, unmix
+from lib.train import Batches
+from lib.unmix import DifferenceUnmixer, FreeUnmixer
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def pairs(count: int = 6, shape=(3, 8, 8)) -> torch.Tensor:
+    return torch.rand(count, 2, *shape)
+
+
+class Answer(nn.Module):
+    """A 'network' that gives what it was told to."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, m: torch.Tensor) -> torch.Tensor:
+        return self.logits
+
+
+# --- pairs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "count"), [(2, 2), (3, 3), (50, 50), (50, 7)])
+def test_no_image_is_paired_with_itself_and_each_comes_once_a_side(size, count):
+    for _ in range(20):
+        first, second = unmix.draw_pairs(size, count)
+        assert len(first) == len(second) == count
+        assert (first != second).all()
+        for side in (first, second):
+            assert len(side.unique()) == count and side.min() >= 0 and side.max() < size
+
+
+def test_pairs_are_the_same_again_from_the_same_generator():
+    draws = [unmix.draw_pairs(30, 9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(draws[0][0], draws[1][0]) and torch.equal(draws[0][1], draws[1][1])
+    assert not torch.equal(draws[0][0], draws[2][0])
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_fewer_than_two_images_make_no_pair(size):
+    with pytest.raises(ValueError, match=f"{size} images: a pair needs two"):
+        unmix.draw_pairs(size)
+    with pytest.raises(ValueError, match=f"{size} images: a pair needs two"):
+        unmix.halves(torch.rand(size, 3, 8, 8))
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_more_pairs_than_images_are_refused(count):
+    with pytest.raises(ValueError, match=f"count={count}"):
+        unmix.draw_pairs(4, count)
+
+
+def test_batches_in_halves_pair_every_image_once_an_epoch_and_never_with_itself():
+    marked = torch.arange(24, dtype=torch.float32).view(24, 1, 1, 1)
+    batches = Batches(marked, batch_size=8)
+    seen = [{tuple(sorted(pair)) for _ in range(3) for pair in unmix.halves(next(batches)[0])[:, :, 0, 0, 0].tolist()}
+            for _ in range(2)]  # fmt: skip
+    for epoch in seen:
+        assert sorted(sum(epoch, ())) == list(range(24))
+    assert seen[0] != seen[1], "pairs must be drawn afresh"
+
+
+def test_an_odd_image_is_left_out():
+    x = torch.rand(5, 3, 8, 8)
+    assert torch.equal(unmix.halves(x), torch.stack([x[:2], x[2:4]], 1))
+
+
+# --- mixtures and answers --------------------------------------------------------------------------
+
+
+def test_the_mixture_weighs_the_first_image():
+    x = pairs()
+    torch.testing.assert_close(unmix.mix(x), x.mean(1))
+    torch.testing.assert_close(unmix.mix(x, 0.8), 0.8 * x[:, 0] + 0.2 * x[:, 1])
+
+
+@pytest.mark.parametrize("weight", [0, 1, -0.1, 1.5])
+def test_weights_that_do_not_mix_are_refused(weight):
+    with pytest.raises(ValueError, match="weight="):
+        unmix.mix(pairs(), weight)
+    with pytest.raises(ValueError, match="weight="):
+        DifferenceUnmixer(nn.Identity(), weight)
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.2, 0.9])
+@pytest.mark.parametrize("size", [0.1, 3, 100])
+def test_whatever_the_network_answers_the_mixture_holds_and_pixels_lie_in_the_unit_interval(weight, size):
+    m = unmix.mix(pairs(), weight)
+    x_hat = DifferenceUnmixer(Answer(size * torch.randn(6, 3, 8, 8)), weight)(m)
+    assert x_hat.min() >= -1e-6 and x_hat.max() <= 1 + 1e-6
+    assert unmix.mixture_error(m, x_hat, weight).max() < 5e-7
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.2, 0.9])
+def test_every_pair_has_a_difference_that_the_network_can_answer(weight):
+    """The bounds on d are those that pixels in [0, 1] imply, no narrower: the true pair can be reached."""
+    x = pairs()
+    x[0, 0], x[0, 1] = 1.0, 0.0
+    m, d = unmix.mix(x, weight), x[:, 0] - x[:, 1]
+    highest = DifferenceUnmixer(Answer(torch.full_like(d, 50)), weight)(m)
+    lowest = DifferenceUnmixer(Answer(torch.full_like(d, -50)), weight)(m)
+    assert (highest[:, 0] - highest[:, 1] >= d - 1e-6).all()
+    assert (lowest[:, 0] - lowest[:, 1] <= d + 1e-6).all()
+    # At the ends one of the two images has a pixel at its limit.
+    for ends in (highest, lowest):
+        assert (torch.minimum(ends, 1 - ends).amin(1).abs() < 1e-6).all()
+
+
+def test_a_positive_answer_makes_the_first_image_the_brighter_one():
+    m = torch.full((1, 3, 8, 8), 0.4)
+    x_hat = DifferenceUnmixer(Answer(torch.ones_like(m)), 0.3)(m)
+    assert (x_hat[:, 0] > x_hat[:, 1]).all()
+
+
+def test_noise_beyond_the_unit_interval_gives_answers_inside_it():
+    m = torch.tensor([-0.2, 1.3]).view(2, 1, 1, 1).expand(2, 3, 8, 8)
+    x_hat = DifferenceUnmixer(Answer(torch.randn(2, 3, 8, 8)))(m)
+    assert x_hat.isfinite().all() and x_hat.min() >= 0 and x_hat.max() <= 1
+
+
+def test_the_free_unmixer_gives_two_images_and_owes_the_mixture_nothing():
+    unmixer = FreeUnmixer(nets.UNet((3, 8, 8), [4, 6], 3, decoders=2))
+    m = unmix.mix(pairs())
+    x_hat = unmixer(m)
+    assert x_hat.shape == (6, 2, 3, 8, 8) and x_hat.min() >= 0 and x_hat.max() <= 1
+    assert unmix.mixture_error(m, x_hat).min() > 0.05
+
+
+def test_the_free_unmixers_first_decoder_answers_the_first_image():
+    logits = torch.cat([torch.full((1, 3, 8, 8), 9.0), torch.full((1, 3, 8, 8), -9.0)], 1)
+    x_hat = FreeUnmixer(Answer(logits))(torch.rand(1, 3, 8, 8))
+    assert x_hat[0, 0].min() > 0.99 and x_hat[0, 1].max() < 0.01
+
+
+def test_zeros_mean_the_mixture_twice_where_it_was_asked_for():
+    m = unmix.mix(pairs())
+    zeros = Answer(torch.zeros(6, 6, 8, 8))
+    torch.testing.assert_close(FreeUnmixer(zeros, near_mixture=True)(m), m[:, None].expand(-1, 2, -1, -1, -1))
+    assert (FreeUnmixer(zeros)(m) == 0.5).all()
+
+
+# --- losses ----------------------------------------------------------------------------------------
+
+
+def test_the_error_is_the_sum_of_two_means():
+    x, x_hat = pairs(), pairs()
+    by_hand = [sum(nn.functional.mse_loss(x_hat[n, k], x[n, k]) for k in range(2)) for n in range(6)]
+    torch.testing.assert_close(unmix.pair_error(x, x_hat), torch.stack(by_hand))
+
+
+def test_pit_does_not_see_a_swap_of_answers_or_of_targets():
+    x, x_hat = pairs(), pairs()
+    error = unmix.pit_error(x, x_hat)
+    for other in (unmix.pit_error(x.flip(1), x_hat), unmix.pit_error(x, x_hat.flip(1))):
+        torch.testing.assert_close(other, error)
+    mixed = x_hat.clone()
+    mixed[::2] = mixed[::2].flip(1)
+    torch.testing.assert_close(unmix.pit_error(x, mixed), error, msg="the order is each pair's own")
+
+
+def test_pit_chooses_one_order_for_a_whole_pair_not_for_each_pixel():
+    """Half of each answer swapped: an assignment per pixel would call that perfect."""
+    x = pairs(1)
+    x_hat = x.clone()
+    x_hat[..., :4] = x.flip(1)[..., :4]
+    assert unmix.pit_error(x, x_hat).item() > 0.05
+    assert unmix.pit_error(x, x.flip(1)).item() == 0
+
+
+def test_pit_of_differences_is_the_formula_of_the_text():
+    """With w = 1/2 and answers m ± h: ½ min over signs of ‖d_hat − s d‖², d = x₁ − x₂, as means per pixel."""
+    x = pairs()
+    m = unmix.mix(x)
+    x_hat = DifferenceUnmixer(Answer(torch.randn(6, 3, 8, 8)))(m)
+    d, d_hat = x[:, 0] - x[:, 1], x_hat[:, 0] - x_hat[:, 1]
+    inner = (d * d_hat).mean((1, 2, 3)).abs()
+    by_text = 0.5 * ((d**2).mean((1, 2, 3)) + (d_hat**2).mean((1, 2, 3))) - inner
+    torch.testing.assert_close(unmix.pit_error(x, x_hat), by_text)
+
+
+def test_the_mixture_twice_costs_the_floor_in_both_orders():
+    x = pairs()
+    twice = unmix.mix(x)[:, None].expand_as(x)
+    floor = 0.5 * ((x[:, 0] - x[:, 1]) ** 2).mean((1, 2, 3))
+    torch.testing.assert_close(unmix.pair_error(x, twice), floor)
+    torch.testing.assert_close(unmix.pit_error(x, twice), floor)
+
+
+def test_the_best_assignment_is_what_pit_scores():
+    x, x_hat = pairs(), pairs()
+    assigned = unmix.best_assignment(x, x_hat)
+    torch.testing.assert_close(unmix.pair_error(x, assigned), unmix.pit_error(x, x_hat))
+    assert torch.equal(unmix.best_assignment(x, x.flip(1)), x)
+
+
+@pytest.mark.parametrize("pit", [False, True])
+def test_plain_error_teaches_the_mixture_and_pit_does_not(pit):
+    """One pair in both orders: the plain loss is least at the mixture itself, PIT's at the images."""
+    x = pairs(1)
+    both = torch.cat([x, x.flip(1)])
+    m = unmix.mix(both)
+    logits = nn.Parameter(0.5 * torch.randn(1, 6, 8, 8))
+    unmixer = FreeUnmixer(Answer(logits.expand(2, -1, -1, -1)))
+    optimizer = torch.optim.Adam([logits], 0.3)
+    for _ in range(150):
+        # The network sees the same m for both orders, so it has one answer for both.
+        unmixer.network.logits = logits.expand(2, -1, -1, -1)
+        optimizer.zero_grad()
+        loss = unmix.unmix_loss(unmixer, both, m, pit)["loss"]
+        loss.backward()
+        optimizer.step()
+    x_hat = unmixer(m)[:1].detach()
+    twice = m[:1, None].expand_as(x)
+    if pit:
+        assert loss.item() < 1e-3
+    else:
+        torch.testing.assert_close(x_hat, twice, atol=0.02, rtol=0)
+        assert loss.item() == pytest.approx(unmix.pair_error(x, twice).item(), rel=0.01)
+
+
+def test_a_constrained_network_learns_a_single_pair():
+    torch.manual_seed(1)
+    x = pairs(2, (3, 16, 16))
+    m = unmix.mix(x)
+    unmixer = DifferenceUnmixer(nets.UNet((3, 16, 16), [16, 32], 3, patch=2))
+    optimizer = torch.optim.Adam(unmixer.parameters(), 3e-3)
+    first = unmix.unmix_loss(unmixer, x, m)["loss"].item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = unmix.unmix_loss(unmixer, x, m)["loss"]
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.2 * first
+
+
+# --- what can be had without a look ----------------------------------------------------------------
+
+
+def error_of_difference(x, d):
+    m = unmix.mix(x)
+    return unmix.pit_error(x, torch.stack([m + d / 2, m - d / 2], 1)).mean()
+
+
+def test_the_fixed_difference_beats_the_mixture_and_its_neighbours():
+    x = pairs(300, (1, 3, 3))
+    x[:, :, 0, 0] += 2 * torch.rand(300, 2, 1)  # one direction with a larger spread
+    d = unmix.fixed_difference(x)
+    best = error_of_difference(x, d)
+    assert best < error_of_difference(x, torch.zeros_like(d))
+    for _ in range(20):
+        assert best < error_of_difference(x, d + 0.1 * torch.randn_like(d))
+    # There ⟨d, D⟩ sign⟨d, D⟩ has the mean ‖d‖², and so much of the floor is gone.
+    floor = error_of_difference(x, torch.zeros_like(d))
+    torch.testing.assert_close(best, floor - 0.5 * (d**2).mean())
+
+
+def test_the_fixed_difference_of_a_gaussian_has_the_length_of_a_half_normal():
+    differences = torch.randn(20_000, 1, 1, 2, dtype=torch.float64) * torch.tensor([3.0, 0.1])
+    d = unmix.fixed_difference(torch.stack([differences, torch.zeros_like(differences)], 1))
+    assert d.flatten()[0].abs().item() == pytest.approx(3 * (2 / torch.pi) ** 0.5, rel=0.02)
+
+
+def test_flips_mirror_some_images_and_leave_the_others():
+    x = torch.rand(200, 3, 4, 4)
+    flipped = unmix.random_flips(x)
+    same = (flipped == x).flatten(1).all(1)
+    assert torch.equal(flipped[~same], x.flip(3)[~same])
+    assert 60 < same.sum() < 140
+
+
+# --- the search ------------------------------------------------------------------------------------
+
+
+def test_the_search_finds_every_pair_it_holds():
+    images = torch.rand(12, 3, 4, 4)
+    first, second = torch.triu_indices(12, 12, 1)
+    found = unmix.search((images[first] + images[second]) / 2, images, batch=7)
+    assert torch.equal(found[0], first) and torch.equal(found[1], second)
+
+
+def test_the_search_never_takes_one_image_twice():
+    images = torch.rand(5, 3, 4, 4)
+    first, second = unmix.search(images, images)  # each m *is* an image
+    assert (first < second).all()
