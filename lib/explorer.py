@@ -12,9 +12,7 @@ import html
 import io
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lib import plots
+from lib import embed, plots
 
 LIMIT = 700_000
 """Bytes of HTML that one explorer may take."""
@@ -218,11 +216,6 @@ def nearest(codes: Array, k: int) -> Tensor:
     return distance.argsort(dim=1, stable=True)[:, : min(k, len(z) - 1)]
 
 
-def refresh(page: str) -> str:
-    """HTML with explorers in it, their script and looks replaced by today's; data and images stay as they are."""
-    return _SCRIPT.sub(lambda _: _script(), page)
-
-
 # --- arrays in, HTML out ---------------------------------------------------------------------------
 
 
@@ -332,7 +325,7 @@ def _build(title: str, data: dict[str, Any], sprite: _Sprite, still: bytes | Non
             f'<div class="lwl-explorer" data-explorer="{mark}" data-lm-suppress-shortcuts="true">'
             f'<img class="dark-light" src="{picture}" alt="{html.escape(alt)}" '
             'style="max-width: 100%; background: #fff"></div>\n'
-            f'<script type="application/json" data-explorer-data="{mark}">{text}</script>\n{_script()}\n'
+            f'<script type="application/json" data-explorer-data="{mark}">{text}</script>\n{embed.script()}\n'
         )
         size = len(piece.encode())
         if size <= limit:
@@ -341,18 +334,6 @@ def _build(title: str, data: dict[str, Any], sprite: _Sprite, still: bytes | Non
         f"This explorer takes {size:,} bytes, even with its images compressed; {limit:,} are allowed. "
         "Give fewer images (a coarser grid, fewer steps or points) or smaller ones."
     )
-
-
-def _script() -> str:
-    looks = json.dumps(_beside("css")).replace("<", "\\u003c")
-    return f"<script data-explorer-code>{_beside('js').replace('__LOOKS__', looks)}</script>"
-
-
-_SCRIPT = re.compile(r"<script data-explorer-code>.*?</script>", re.S)
-
-
-def _beside(suffix: str) -> str:
-    return Path(__file__).with_suffix("." + suffix).read_text(encoding="utf-8").strip()
 
 
 def _save(image: Image.Image, form: str, **options: Any) -> bytes:
