@@ -52,7 +52,7 @@ def papermill_arguments(wildcards):
 
 rule chapter:
     input:
-        lib=[path for path in sorted(map(str, Path("lib").glob("*.py"))) if path != "lib/book.py"],
+        lib=[path for path in sorted(map(str, Path("lib").glob("*.py"))) if path not in ("lib/book.py", "lib/embed.py")],
         lock="requirements.txt",
         notebook=ancient("book/{chapter}.ipynb"),
     output:
@@ -81,7 +81,7 @@ rule html:
     input:
         rules.chapters.input,
         pages=[str(path) for path in sorted(Path("book").iterdir()) if path.is_file()],
-        assembly="lib/book.py",
+        assembly=["lib/book.py", "lib/embed.py", "lib/explorer.js", "lib/explorer.css"],
         configuration=["_config.yml", "_toc.yml"],
     output:
         "_build/html/index.html",

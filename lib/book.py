@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 import yaml
 
+from lib import embed
 from lib.files import ROOT
 
 PROGRESS = "application/vnd.jupyter.widget-view+json"
@@ -54,7 +55,7 @@ def code_digest(path: Path) -> str:
 
 
 def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The source notebook with the outputs of its executed copy.
+    """The source notebook with the outputs of its executed copy; explorers get today's script.
 
     Raises :class:`BookError` if the code cells differ.
     """
@@ -66,6 +67,9 @@ def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbf
         if cell.cell_type == "code":
             ran = next(outputs)
             cell.outputs = [output for output in ran.outputs if not _is_debris(output)]
+            for output in cell.outputs:
+                if "text/html" in output.get("data", {}):
+                    output.data["text/html"] = embed.refresh(output.data["text/html"])
             cell.execution_count = ran.execution_count
     return page
 

@@ -141,10 +141,10 @@ def strips(
     data = {
         "kind": "strips",
         "names": list(stacks),
-        "positions": [_short(position) for position in positions],
+        "positions": _rounded(positions),
         "unit": unit,
         "start": start,
-        "numbers": numbers and [[_short(value) for value in numbers[label]] for label in stacks],
+        "numbers": numbers and [_rounded(numbers[label]) for label in stacks],
         "number_name": number_name,
     }
     sprite = _Sprite(torch.cat(list(stacks.values())), count)
@@ -320,11 +320,13 @@ def _build(title: str, data: dict[str, Any], sprite: _Sprite, still: bytes | Non
             picture = _data_uri("image/png", still)
         # "</" would end the script, "<!--" hide the rest of it.
         text = json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
+        width = sprite.image.width * max(1, round(640 / sprite.image.width)) if still is None else 750
         mark = hashlib.sha256((text + picture).encode()).hexdigest()[:12]
         piece = (
             f'<div class="lwl-explorer" data-explorer="{mark}" data-lm-suppress-shortcuts="true">'
             f'<img class="dark-light" src="{picture}" alt="{html.escape(alt)}" '
-            'style="max-width: 100%; background: #fff"></div>\n'
+            f'style="width: {width}px; max-width: 100%; image-rendering: {"auto" if still else "pixelated"}; '
+            'background: #fff"></div>\n'
             f'<script type="application/json" data-explorer-data="{mark}">{text}</script>\n{embed.script()}\n'
         )
         size = len(piece.encode())
@@ -346,6 +348,8 @@ def _data_uri(media_type: str, encoded: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(encoded).decode()}"
 
 
-def _short(value: float) -> float:
-    """Four significant digits: as many as a reader can use."""
-    return float(f"{float(value):.4g}")
+def _rounded(values: Sequence[float]) -> list[float]:
+    """Four digits of the largest, at most four of each: a linspace's middle of -1e-7 becomes 0."""
+    array = np.asarray(values, dtype=float)
+    digits = 4 - math.ceil(math.log10(max(np.abs(array).max(), 1e-300)))
+    return [float(f"{value:.4g}") + 0.0 for value in np.round(array, digits)]

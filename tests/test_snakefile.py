@@ -37,7 +37,10 @@ def project(tmp_path_factory):
     project = tmp_path_factory.mktemp("project")
     (project / "book" / "profiles").mkdir(parents=True)
     (project / "lib").mkdir()
-    for name in ("Snakefile", "requirements.txt", "_config.yml", "lib/__init__.py", "lib/book.py", "lib/files.py"):
+    library = [
+        f"lib/{name}" for name in ("__init__.py", "book.py", "embed.py", "explorer.css", "explorer.js", "files.py")
+    ]
+    for name in ("Snakefile", "requirements.txt", "_config.yml", *library):
         shutil.copy(ROOT / name, project / name)
     shutil.copy(ROOT / "book" / "references.bib", project / "book")
     (project / "lib" / "used.py").write_text("")
