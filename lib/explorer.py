@@ -300,7 +300,7 @@ def _colors(count: int) -> list[str]:
 
 def _map(flat: np.ndarray, label: np.ndarray, names: list[str]) -> bytes:
     """The still image of a scatter plot, as PNG."""
-    figure = Figure(figsize=(plots.WIDTH, 5), dpi=100, facecolor="white")
+    figure = Figure(figsize=(plots.WIDTH, 5), dpi=100, facecolor="white", layout="none")
     ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     plots.latent_scatter(ax, flat, label, names)
     ax.set(xticks=[], yticks=[])

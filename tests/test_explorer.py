@@ -5,12 +5,13 @@ import re
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lib import book, embed, explorer
+from lib import book, embed, explorer, plots
 from lib.files import ROOT
 
 CLASSES = ["zero", "one", "</script><b>two"]
@@ -102,6 +103,13 @@ def test_without_a_script_there_is_a_still_image_with_a_description(make):
     assert re.search(r'alt="(A plane|Strips|A map): [^"]{10,}"', before)
     assert np.asarray(still_of(make()).convert("L")).std() > 1
     assert 'data-lm-suppress-shortcuts="true"' in before, "JupyterLab would take the arrow keys"
+
+
+def test_nothing_is_said_under_the_style_of_a_chapter(recwarn):
+    with matplotlib.rc_context():
+        plots.use_style()
+        a_map()
+    assert not [str(warning.message) for warning in recwarn]
 
 
 @pytest.mark.parametrize("make", MAKERS)
