@@ -5,21 +5,30 @@ READY := .venv/.ready
 PROFILE ?= demo
 SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --max-checksum-file-size 100MB
 
-.PHONY: book html chapter test lab clean
+.PHONY: book html chapter publish check-published test pages lab clean
 
 book: $(READY)  ## execute what has changed and build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) -- book
 
-html: $(READY)  ## build the book from what is executed already
-	$(SNAKEMAKE) --config profile=$(PROFILE) --allowed-rules html --forcerun html -- html
+html: $(READY)  ## build the book from published runs and what is executed already: no chapter is
+	$(SNAKEMAKE) --config profile=$(PROFILE) --allowed-rules html page --forcerun html -- html
 
 chapter: export LWL_ARGS = $(ARGS)
 chapter: $(READY)  ## execute one: make chapter CHAPTER=01_autoencoders PROFILE=laptop ARGS="-p epochs 3"
 	$(SNAKEMAKE) -- _build/runs/$(PROFILE)$(if $(ARGS),.custom)/$(CHAPTER).ipynb
 
+publish: chapter  ## execute one for the book and store it: make publish CHAPTER=01_autoencoders PROFILE=laptop
+	$(BIN)/python -m lib.published publish $(CHAPTER) --profile $(PROFILE)
+
+check-published: $(READY)  ## say which published runs are older than the code they show or use
+	$(BIN)/python -m lib.published check
+
 test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)
+	$(BIN)/python -m pytest tests/browser
 
 lab: $(READY)  ## edit the chapters in JupyterLab
 	$(BIN)/jupyter lab book

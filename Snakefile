@@ -15,6 +15,8 @@ from lib import book
 
 PROFILE = config.get("profile", "demo")
 CHAPTERS = book.chapters()
+PAGES = book.pages()  # notebooks that only read what chapters measured
+PUBLISHED = sorted(map(str, Path("published").glob("*")))
 ARGS = os.environ.get("LWL_ARGS", "")  # papermill's own -p name value …, for runs named "custom"
 STARTED = time.time()
 # Chapters take a GPU where there is one: then one at a time.
@@ -29,16 +31,22 @@ THREADS = int(config.get("threads", 2))
 wildcard_constraints:
     run=r"[\w.]+",
     chapter="|".join(CHAPTERS),
+    page="|".join(PAGES) or "none",
 
 
 rule book:
     input:
         "_build/html/index.html",
+        expand("_build/runs/{run}/{chapter}.ipynb", run=PROFILE, chapter=CHAPTERS),
 
 
 rule chapters:
     input:
         expand("_build/runs/{run}/{chapter}.ipynb", run=PROFILE, chapter=CHAPTERS),
+
+
+# What no chapter can use.
+ASIDE = ["lib/book.py", "lib/published.py", "lib/offline.py", "lib/embed.py"]
 
 
 def papermill_arguments(wildcards):
@@ -52,7 +60,7 @@ def papermill_arguments(wildcards):
 
 rule chapter:
     input:
-        lib=[path for path in sorted(map(str, Path("lib").glob("*.py"))) if path not in ("lib/book.py", "lib/embed.py")],
+        lib=[path for path in sorted(map(str, Path("lib").glob("*.py"))) if path not in ASIDE],
         lock="requirements.txt",
         notebook=ancient("book/{chapter}.ipynb"),
     output:
@@ -77,22 +85,53 @@ rule chapter:
         " > {log.text} 2>&1 && mv {log.notebook} {output}"
 
 
+rule page:
+    input:
+        notebook="book/{page}.ipynb",
+        published=PUBLISHED,
+        lib=sorted(map(str, Path("lib").glob("*.py"))),
+        lock="requirements.txt",
+    output:
+        "_build/pages/{page}.ipynb",
+    params:
+        python=PYTHON,
+    log:
+        "_build/logs/{page}.txt",
+    shell:
+        "{params.python} -m papermill --no-progress-bar {input.notebook} {output} > {log} 2>&1"
+        " || {{ cat {log} >&2; false; }}"
+
+
 rule html:
     input:
-        rules.chapters.input,
-        pages=[str(path) for path in sorted(Path("book").iterdir()) if path.is_file()],
-        assembly=["lib/book.py", "lib/embed.py", "lib/explorer.js", "lib/explorer.css"],
+        # A chapter whose published run fits is shown from it.
+        lambda wildcards: expand(
+            "_build/runs/{run}/{chapter}.ipynb",
+            run=PROFILE,
+            chapter=[name for name in CHAPTERS if PROFILE != "demo" or book.published(name) is None],
+        ),
+        expand("_build/pages/{page}.ipynb", page=PAGES),
+        PUBLISHED,
+        pages=[
+            str(path)
+            for path in sorted(Path("book").glob("**/*"))
+            if path.is_file() and not any(part.startswith(".") for part in path.parts)
+        ],
+        assembly=ASIDE + sorted(map(str, Path("lib").glob("explorer.*"))),
         configuration=["_config.yml", "_toc.yml"],
     output:
         "_build/html/index.html",
     params:
         profile=PROFILE,
+        repository=shlex.quote(os.environ.get("LWL_REPOSITORY", "")),
+        site=shlex.quote(os.environ.get("LWL_SITE", "")),
         python=PYTHON,
         jupyter_book=JUPYTER_BOOK,
     log:
         "_build/logs/html.txt",
     shell:
-        "({params.python} -m lib.book assemble --profile {params.profile} &&"
+        "({params.python} -m lib.book assemble --profile {params.profile}"
+        " --repository {params.repository} --site {params.site} &&"
         " {params.jupyter_book} build --all -W -n --keep-going --path-output . _build/source) > {log} 2>&1"
         " || {{ cat {log} >&2; false; }}"
 

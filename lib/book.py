@@ -2,6 +2,7 @@
 
 A page takes its prose from the source notebook and its outputs from an executed copy, as long as their
 code cells are the same. So a changed sentence costs no run, and an output never stands under other code.
+In the default book the executed copy is the published run where there is one, else the demo run.
 """
 
 import argparse
@@ -26,7 +27,16 @@ class BookError(Exception):
 
 
 def chapters(root: Path = ROOT) -> list[str]:
-    """The names of the book's notebooks, in the order of ``_toc.yml``."""
+    """The names of the book's chapters, notebooks called ``01_…``, in the order of ``_toc.yml``."""
+    return [name for name in _notebooks(root) if name[0].isdigit()]
+
+
+def pages(root: Path = ROOT) -> list[str]:
+    """The names of the other notebooks: without parameters, quick, they show what chapters measured."""
+    return [name for name in _notebooks(root) if not name[0].isdigit()]
+
+
+def _notebooks(root: Path) -> list[str]:
     toc = yaml.safe_load((root / "_toc.yml").read_text())
     files = [Path(entry["file"]) for entry in toc["chapters"]]
     return [file.name for file in files if (root / file).with_suffix(".ipynb").exists()]
@@ -49,9 +59,25 @@ def parameters(chapter: str, profile: str, root: Path = ROOT) -> dict[str, Any]:
     return values[chapter]
 
 
+def published(chapter: str, root: Path = ROOT) -> nbformat.NotebookNode | None:
+    """The published run of a chapter if it is whole and its code cells are those of the source; else None."""
+    path = root / "published" / f"{chapter}.ipynb"
+    if not (path.exists() and path.with_suffix(".json").exists()):
+        return None
+    executed = nbformat.read(path, 4)
+    return (
+        executed if code_cells(nbformat.read(root / "book" / f"{chapter}.ipynb", 4)) == code_cells(executed) else None
+    )
+
+
 def code_digest(path: Path) -> str:
     """SHA-256 over what of a notebook decides its outputs: its code cells, not its prose."""
-    return hashlib.sha256(json.dumps(_code_cells(nbformat.read(path, 4))).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(code_cells(nbformat.read(path, 4))).encode()).hexdigest()
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[str]:
+    """The sources of a notebook's code cells, without the cell that papermill adds."""
+    return [cell.source for cell in notebook.cells if _is_code(cell)]
 
 
 def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -59,17 +85,14 @@ def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbf
 
     Raises :class:`BookError` if the code cells differ.
     """
-    if _code_cells(source) != _code_cells(executed):
+    if code_cells(source) != code_cells(executed):
         raise BookError("its code cells are not those that were executed")
     page = nbformat.from_dict(source)
     outputs = iter([cell for cell in executed.cells if _is_code(cell)])
     for cell in page.cells:
         if cell.cell_type == "code":
             ran = next(outputs)
-            cell.outputs = [output for output in ran.outputs if not _is_debris(output)]
-            for output in cell.outputs:
-                if "text/html" in output.get("data", {}):
-                    output.data["text/html"] = embed.refresh(output.data["text/html"])
+            cell.outputs = [_refreshed(output) for output in ran.outputs if not _is_debris(output)]
             cell.execution_count = ran.execution_count
     return page
 
@@ -85,29 +108,64 @@ def records(executed: nbformat.NotebookNode) -> dict[str, Any]:
     return found
 
 
-def assemble(profile: str, out: Path, root: Path = ROOT) -> None:
+def assemble(profile: str, out: Path, root: Path = ROOT, repository: str = "", site: str = "") -> None:
     """Lay out in ``out`` what Jupyter Book builds: configuration, pages and executed chapters.
 
-    Raises :class:`BookError` for a chapter that has not been executed, or whose code has changed since.
+    With the repository's address the pages get buttons to edit and to run them elsewhere; with the site's
+    they can be shared with a picture. Raises :class:`BookError` for a chapter that has not been executed,
+    or whose code has changed since.
     """
     if out.exists() and not out.resolve().is_relative_to(root / "_build"):
         raise BookError(f"{out} exists and would be emptied: choose a new folder, or one in {root / '_build'}.")
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(root / "book", out / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*", "profiles"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(root / name, out)
+    shutil.copytree(root / "book", out / "book", ignore=shutil.ignore_patterns("*.ipynb", ".*", "profiles", "static"))
+    shutil.copy(root / "_toc.yml", out)
+    configuration = yaml.safe_load((root / "_config.yml").read_text())
+    (out / "_config.yml").write_text(yaml.safe_dump(_addressed(configuration, repository, site), sort_keys=False))
+    if (root / "book" / "static").is_dir():
+        shutil.copytree(root / "book" / "static", out / "_static")
     for chapter in chapters(root):
-        run = root / "_build" / "runs" / profile / f"{chapter}.ipynb"
-        if not run.exists():
-            raise BookError(f"{chapter} has not been executed with the {profile} profile: run `make book`.")
         source = nbformat.read(root / "book" / f"{chapter}.ipynb", 4)
-        executed = nbformat.read(run, 4)
+        executed = published(chapter, root) if profile == "demo" else None
+        shown = json.loads((root / "published" / f"{chapter}.json").read_text())["profile"] if executed else profile
+        if executed is None:
+            run = root / "_build" / "runs" / profile / f"{chapter}.ipynb"
+            if not run.exists():
+                raise BookError(f"{chapter} has not been executed with the {profile} profile: run `make book`.")
+            executed = nbformat.read(run, 4)
         try:
             page = merge(source, executed)
         except BookError as error:
             raise BookError(f"{chapter} is out of date ({error}): run `make book`.") from error
-        page.cells.insert(1, _provenance_box(profile, records(executed)["provenance"], source))
+        superseded = shown == "demo" and (root / "published" / f"{chapter}.ipynb").exists()
+        page.cells.insert(1, _provenance_box(shown, records(executed)["provenance"], source, superseded))
         nbformat.write(page, out / "book" / f"{chapter}.ipynb")
+    for name in pages(root):
+        source, executed = (nbformat.read(root / place / f"{name}.ipynb", 4) for place in ("book", "_build/pages"))
+        nbformat.write(merge(source, executed), out / "book" / f"{name}.ipynb")
+
+
+def _addressed(configuration: dict[str, Any], repository: str, site: str) -> dict[str, Any]:
+    """Jupyter Book's configuration with what needs addresses that only the one who builds knows."""
+    if repository:
+        configuration["repository"] = {"url": repository, "branch": "main", "path_to_book": ""}
+        configuration["html"] |= {"use_repository_button": True, "use_edit_page_button": True}
+        configuration["launch_buttons"] = {
+            "colab_url": "https://colab.research.google.com",
+            "binderhub_url": "https://mybinder.org",
+            "notebook_interface": "jupyterlab",
+        }
+    if site:
+        site = site.rstrip("/") + "/"
+        configuration["html"]["baseurl"] = site
+        configuration["sphinx"]["extra_extensions"].append("sphinxext.opengraph")
+        configuration["sphinx"]["config"] |= {
+            "ogp_site_url": site,
+            "ogp_image": site + "_static/card.png",
+            "ogp_image_alt": configuration["title"],
+            "ogp_social_cards": {"enable": False},
+        }
+    return configuration
 
 
 def failure(executed: nbformat.NotebookNode) -> str | None:
@@ -121,7 +179,9 @@ def failure(executed: nbformat.NotebookNode) -> str | None:
     return None
 
 
-def _provenance_box(profile: str, facts: dict[str, Any], source: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def _provenance_box(
+    profile: str, facts: dict[str, Any], source: nbformat.NotebookNode, superseded: bool
+) -> nbformat.NotebookNode:
     """A box on the page: what data, code and machine its numbers come from, and a warning over demo data."""
     given = {name: facts["parameters"][name] for name in parameters_given(source, facts["parameters"])}
     lines = [
@@ -137,6 +197,8 @@ def _provenance_box(profile: str, facts: dict[str, Any], source: nbformat.Notebo
         warning = (
             "These pages were made on a small set that comes with scikit-learn, in a minute, to show that "
             "everything works. Their numbers are measured, but they are not the results of this chapter."
+            + " (There is a published run, but of other code than this page's.)"
+            * superseded
         )
         text = f":::{{admonition}} Demo data, not results\n:class: warning\n{warning}\n\n{text}\n:::"
     else:
@@ -161,8 +223,12 @@ def _is_code(cell: nbformat.NotebookNode) -> bool:
     return cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
 
 
-def _code_cells(notebook: nbformat.NotebookNode) -> list[str]:
-    return [cell.source for cell in notebook.cells if _is_code(cell)]
+def _refreshed(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The output; in an explorer, how it looks and answers is today's, as the pages' theme is. Its data stay."""
+    page = output.get("data", {}).get("text/html", "")
+    if "data-explorer-code" in page:
+        output.data["text/html"] = embed.refresh(page)
+    return output
 
 
 def _is_debris(output: nbformat.NotebookNode) -> bool:
@@ -178,6 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("assemble", help="lay out what Jupyter Book builds, from executed chapters")
     command.add_argument("--profile", default="demo")
     command.add_argument("--out", type=Path, default=ROOT / "_build" / "source")
+    command.add_argument("--repository", default="", help="its web address, for buttons to edit and run pages")
+    command.add_argument("--site", default="", help="the address that the book will have")
     command = commands.add_parser("metrics", help="print the numbers that an executed chapter recorded, as JSON")
     command.add_argument("notebook", type=Path)
     command = commands.add_parser("failure", help="print where partly executed chapters stopped")
@@ -185,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "assemble":
-            assemble(options.profile, options.out)
+            assemble(options.profile, options.out, ROOT, options.repository, options.site)
         elif options.command == "metrics":
             print(json.dumps(records(nbformat.read(options.notebook, 4)), indent=2))
         else:

@@ -25,8 +25,7 @@ import torch
 from IPython.display import Markdown, display
 
 from lib.data import ImageData
-from lib.files import ROOT
-from lib.train import strip_docs
+from lib.files import ROOT, strip_docs
 
 RECORD = "application/papermill.record/"
 """The prefix under which MyST-NB finds glued outputs."""

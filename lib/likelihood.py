@@ -88,7 +88,7 @@ class Flow(nn.Module):
             nn.init.zeros_(network[-1].bias)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (…, D) to noise (…, D) and log |det du/dz| (…)."""
+        """Codes (…, D) to noise (…, D) and ``log |det du/dz|`` (…)."""
         log_det = torch.zeros_like(z[..., 0])
         for network in self.networks:
             kept, moved = z.split(self.sizes, -1)
@@ -121,7 +121,7 @@ class FlowPrior(Distribution):
         self.flow, self.noise = flow, noise
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """log N(u; 0, I) + log |det du/dz| with u = flow(z), (…, D) -> (…)."""
+        """log N(u; 0, I) + ``log |det du/dz|`` with u = flow(z), (…, D) -> (…)."""
         u, log_det = self.flow(z)
         return self.noise.log_prob(u) + log_det
 
@@ -141,8 +141,8 @@ class FlowPrior(Distribution):
 class BernoulliVAE(nn.Module):
     """A Gaussian posterior with diagonal covariance, independent Bernoulli pixels, and a prior: N(0, I) or a flow.
 
-    ``encoder`` maps images (B, *shape) to (B, 2·latent_dim), mu and logvar; ``decoder`` codes (B, latent_dim)
-    to logits (B, *shape). Raises ValueError where they do not.
+    ``encoder`` maps images (B, C, H, W) to (B, 2·latent_dim), mu and logvar; ``decoder`` codes (B, latent_dim)
+    to logits (B, C, H, W). Raises ValueError where they do not.
     """
 
     def __init__(

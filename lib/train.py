@@ -4,7 +4,6 @@
 the step returns. A step owns its optimisers, so that one with two of them (a GAN) needs nothing special.
 """
 
-import ast
 import hashlib
 import inspect
 import math
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.data import to_unit
-from lib.files import atomic_write
+from lib.files import atomic_write, strip_docs
 
 Losses = dict[str, Tensor]
 """Losses by name: 0-d tensors, still on the device."""
@@ -417,15 +416,3 @@ def _source(code: Any) -> str:
         return strip_docs(textwrap.dedent(inspect.getsource(code)))
     except (OSError, TypeError, SyntaxError):  # typed at a prompt, or a lambda within a line
         return code.__qualname__
-
-
-def strip_docs(source: str) -> str:
-    """Python code without comments, docstrings and layout: equal for sources that compute the same."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            match body[0].value:
-                case ast.Constant(value=str()):
-                    body.pop(0)
-    return ast.dump(tree)

@@ -2,6 +2,7 @@ import json
 
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lib import book
@@ -160,3 +161,23 @@ def test_assembling_never_empties_a_folder_of_the_project(project):
     with pytest.raises(BookError, match="would be emptied"):
         book.assemble("demo", project / "book", root=project)
     assert (project / "book" / "intro.md").exists()
+
+
+def test_addresses_bring_buttons_and_a_picture_only_when_they_are_known(project):
+    put_run(project, "demo", executed())
+    (project / "_config.yml").write_text("title: Test\nhtml: {}\nsphinx: {extra_extensions: [], config: {}}\n")
+    (project / "book" / "static").mkdir()
+    (project / "book" / "static" / "card.png").write_bytes(b"picture")
+    out = project / "_build" / "source"
+
+    def configuration(**addresses):
+        book.assemble("demo", out, project, **addresses)
+        return yaml.safe_load((out / "_config.yml").read_text())
+
+    plain = configuration()
+    assert "launch_buttons" not in plain and "repository" not in plain and plain["html"] == {}
+    addressed = configuration(repository="https://github.com/me/book", site="https://me.example/book")
+    assert addressed["repository"]["url"] == "https://github.com/me/book"
+    assert addressed["html"]["use_edit_page_button"] and addressed["launch_buttons"]["colab_url"]
+    assert addressed["sphinx"]["config"]["ogp_image"] == "https://me.example/book/_static/card.png"
+    assert (out / "_static" / "card.png").exists()

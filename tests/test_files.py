@@ -1,6 +1,6 @@
 import pytest
 
-from lib.files import atomic_write
+from lib.files import atomic_write, strip_docs
 
 
 def test_the_file_appears_whole_or_not_at_all(tmp_path):
@@ -15,3 +15,9 @@ def test_the_file_appears_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path], "a temporary file was left behind"
+
+
+def test_comments_and_docstrings_do_not_make_other_code():
+    one = 'def f(x):\n    """Doc."""\n    return x + 1  # why\n'
+    assert strip_docs(one) == strip_docs("def f(x):\n\n    return (x + 1)\n")
+    assert strip_docs(one) != strip_docs("def f(x):\n    return x + 2\n")

@@ -27,6 +27,8 @@ def test_every_command_is_shown_as_the_line_it_runs():
         ["book"],
         ["html"],
         ["lab"],
+        ["publish", "CHAPTER=01_autoencoders", "PROFILE=laptop"],
+        ["check-published"],
         ["chapter", "CHAPTER=01_autoencoders", "PROFILE=laptop"],
         ["chapter", "CHAPTER=01_autoencoders", "PROFILE=laptop", "ARGS=-p latent_dim 8"],
     ]

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib import book
+from lib import book, published
 from lib.files import ROOT
 
 PROVENANCE = """
@@ -37,12 +37,12 @@ def project(tmp_path_factory):
     project = tmp_path_factory.mktemp("project")
     (project / "book" / "profiles").mkdir(parents=True)
     (project / "lib").mkdir()
-    library = [
-        f"lib/{name}" for name in ("__init__.py", "book.py", "embed.py", "explorer.css", "explorer.js", "files.py")
-    ]
-    for name in ("Snakefile", "requirements.txt", "_config.yml", *library):
+    for name in ("Snakefile", "requirements.txt", "_config.yml"):
         shutil.copy(ROOT / name, project / name)
+    for name in ("__init__", "book", "published", "offline", "embed", "files"):
+        shutil.copy(ROOT / "lib" / f"{name}.py", project / "lib")
     shutil.copy(ROOT / "book" / "references.bib", project / "book")
+    shutil.copytree(ROOT / "book" / "images", project / "book" / "images")
     (project / "lib" / "used.py").write_text("")
     (project / "_toc.yml").write_text(
         "format: jb-book\nroot: book/intro\nchapters:\n- file: book/01_a\n- file: book/02_b\n"
@@ -143,3 +143,29 @@ def test_a_failed_chapter_keeps_its_notebook_ends_the_output_and_builds_no_book(
     write_chapter(project, "01_a")
     snake(project, "chapters")
     assert not kept.stat().st_size, "a good run must not leave an old failure behind"
+
+
+def test_a_book_of_published_runs_needs_no_execution(project):
+    snake(project, "_build/runs/laptop/01_a.ipynb", "_build/runs/laptop/02_b.ipynb")
+    for name in ("01_a", "02_b"):
+        published.publish(name, "laptop", root=project)
+    shutil.rmtree(project / "_build")
+    snake(project, "--allowed-rules", "html", "page", "--forcerun", "html", "--", "html")
+    assert "**Profile**" not in page(project, "02_b") and "<strong>Profile</strong>: laptop" in page(project, "02_b")
+    assert not (project / "_build" / "runs").exists()
+
+
+def test_a_page_of_numbers_follows_what_is_published(project):
+    code = "from lib import published\nprint('made of', *[run['profile'] for run in published.metrics().values()])"
+    cells = [new_markdown_cell("# Results", id="title"), new_code_cell(code, id="code")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), project / "book" / "results.ipynb")
+    with (project / "_toc.yml").open("a") as toc:
+        toc.write("- file: book/results\n")
+    build = ["--allowed-rules", "html", "page", "--forcerun", "html", "--", "html"]
+    snake(project, *build)
+    assert "made of laptop laptop" in page(project, "results")
+    numbers = project / "published" / "02_b.json"
+    numbers.write_text(numbers.read_text().replace('"laptop"', '"paper"'))
+    snake(project, *build)
+    assert "made of laptop paper" in page(project, "results")

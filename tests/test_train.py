@@ -329,9 +329,3 @@ def test_twenty_kills_at_random_moments_end_in_the_same_weights(tmp_path):
     start(f"killed-{finished}", f"killed-{finished}.txt").join()
     results = {(tmp_path / f"killed-{number}.txt").read_text() for number in range(finished + 1)}
     assert results == {expected}
-
-
-def test_comments_and_docstrings_do_not_make_other_code():
-    one = 'def f(x):\n    """Doc."""\n    return x + 1  # why\n'
-    assert train.strip_docs(one) == train.strip_docs("def f(x):\n\n    return (x + 1)\n")
-    assert train.strip_docs(one) != train.strip_docs("def f(x):\n    return x + 2\n")
