@@ -6,6 +6,7 @@ always printed beside the floor, the distance of real test images, equally many,
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,6 +62,68 @@ def knn_accuracy(z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tenso
 
     neighbours = KNeighborsClassifier(k).fit(z_train.cpu().numpy(), y_train.cpu().numpy())
     return float(neighbours.score(z_test.cpu().numpy(), y_test.cpu().numpy()))
+
+
+def nearest(z_train: Tensor, z_test: Tensor, k: int, batch: int = 1000) -> tuple[Tensor, Tensor]:
+    """Cosines and indices, (N, k) each, of the ``k`` training codes most alike to each test code, best first.
+
+    Raises ValueError for a k that is not from 1 to the number of training codes, the bank.
+    """
+    if not 1 <= k <= len(z_train):
+        raise ValueError(f"k={k}: choose 1 to {len(z_train)}, the number of codes in the bank.")
+    bank = F.normalize(z_train.float(), dim=1)
+    found = [(F.normalize(part.float(), dim=1) @ bank.T).topk(k, dim=1) for part in z_test.split(batch)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+
+
+def weighted_vote(cosines: Tensor, labels: Tensor, classes: int, temperature: float) -> Tensor:
+    """The class (N,) with most votes among neighbours (N, k), each of weight exp(cosine / temperature).
+
+    Wu et al. (2018), section 3.4: the protocol of most self-supervised work, with k = 200 and temperature 0.1.
+    """
+    weights = ((cosines - cosines[:, :1]) / temperature).exp()  # relative to the nearest: nothing overflows
+    votes = torch.zeros(len(labels), classes, device=labels.device)
+    return votes.scatter_add_(1, labels, weights).argmax(1)
+
+
+def weighted_knn_accuracy(
+    z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor, k: int = 200, temperature: float = 0.1
+) -> float:
+    """The fraction of test codes (N, D) whose ``k`` most similar training codes name their class, by weighted vote."""
+    cosines, index = nearest(z_train, z_test, k)
+    classes = int(y_train.max()) + 1
+    return (weighted_vote(cosines, y_train[index], classes, temperature) == y_test).float().mean().item()
+
+
+def linear_probe_accuracy(
+    z_train: Tensor, y_train: Tensor, z_test: Tensor, y_test: Tensor, iterations: int = 200
+) -> float:
+    """The fraction of test codes (N, D) named rightly by logistic regression on standardised training codes."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # its last percent is not worth twice the time
+        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=iterations, tol=1e-3))
+        probe.fit(z_train.float().cpu().numpy(), y_train.cpu().numpy())
+    return float(probe.score(z_test.float().cpu().numpy(), y_test.cpu().numpy()))
+
+
+def spectrum(z: Tensor) -> Tensor:
+    """Singular values (D,) of the covariance of codes (N, D) after ℓ2-normalisation, largest first.
+
+    Jing et al. (2022): where some are zero, the codes fill fewer dimensions than they have.
+    """
+    unit = F.normalize(z.double(), dim=1)
+    return torch.linalg.svdvals(torch.cov(unit.T))
+
+
+def effective_rank(singular_values: Tensor) -> float:
+    """exp of the entropy of singular values taken as shares (Roy and Vetterli, 2007): how many dimensions count."""
+    shares = singular_values / singular_values.sum()
+    return float(torch.special.entr(shares).sum().exp())
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:

@@ -9,7 +9,9 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 Shape = tuple[int, int, int]
 """Channels, height, width of one image."""
@@ -260,3 +262,54 @@ def deconv_decoder(
             nn.Unflatten(1, shape),
         ]
     return nn.Sequential(*layers)
+
+
+class Standardise(nn.Module):
+    """Pixels in [0, 1] to numbers of mean 0 and standard deviation 1 in each colour: (x − mean) / std, (C,) each."""
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.view(-1, 1, 1))
+        self.register_buffer("std", std.view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def resnet18(channels: int = 3) -> nn.Module:
+    """Images (B, C, H, W) to features (B, 512): torchvision's ResNet-18 with the stem for images of 32×32 pixels.
+
+    He et al. (2016), with a 3×3 convolution of stride 1 in place of the 7×7 of stride 2, no max-pooling
+    behind it, and no classifier.
+    """
+    network = torchvision.models.resnet18()
+    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()
+    network.fc = nn.Identity()
+    return network
+
+
+def small_resnet(channels: int, width: int, blocks: Sequence[int]) -> nn.Sequential:
+    """Images (B, C, H, W) to features (B, width · 2^(n−1)) for n entries of ``blocks``: a ResNet for a CPU.
+
+    Stage i has blocks[i] of torchvision's residual blocks with width · 2^i channels, and halves the side
+    but for the first. The stem halves it, too: most of the work is done at 16×16 and below.
+    """
+    if width < 1 or not blocks or min(blocks) < 1:
+        raise ValueError(f"width={width}, blocks={list(blocks)}: give positive numbers, one of blocks per stage.")
+    layers: list[nn.Module] = [
+        nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    ]
+    narrow = width
+    for stage, count in enumerate(blocks):
+        wide = width * 2**stage
+        for number in range(count):
+            stride = 2 if stage and not number else 1
+            shortcut = None
+            if stride > 1:
+                shortcut = nn.Sequential(nn.Conv2d(narrow, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+            layers.append(BasicBlock(narrow, wide, stride, shortcut))
+            narrow = wide
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())

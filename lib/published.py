@@ -9,6 +9,7 @@ import ast
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ def publish(chapter: str, profile: str, root: Path = ROOT) -> Path:
     except BookError as error:
         raise BookError(f"{chapter} cannot be published ({error}): execute it again.") from error
     numbers = records(executed)
-    if "with changes" in numbers["provenance"]["commit"]:
-        raise BookError(f"{chapter} was executed from a changed tree, which no commit names: commit, execute again.")
+    commit = numbers["provenance"]["commit"]
+    if not re.fullmatch("[0-9a-f]+", commit):
+        raise BookError(f"{chapter} was executed from code that no commit names ({commit}): commit, execute again.")
     text = nbformat.writes(page)
     if len(text.encode()) > LIMIT:
         raise BookError(
@@ -48,7 +50,7 @@ def publish(chapter: str, profile: str, root: Path = ROOT) -> Path:
     if found := re.search(rf"(?:{re.escape(str(root))}|{re.escape(str(Path.home()))})/\S*", text):
         raise BookError(f"{chapter} shows a path of this machine, {found.group()}: print file names only.")
     path = root / "published" / f"{chapter}.ipynb"
-    metrics = {"profile": profile, "lib": library_digests(source, root), "records": numbers}
+    metrics = {"profile": profile, "lib": library_digests(source, root, commit), "records": numbers}
     with atomic_write(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
     with atomic_write(path) as temporary:
@@ -72,17 +74,27 @@ def staleness(chapter: str, root: Path = ROOT) -> str | None:
     return f"older than {', '.join(changed)}" if changed else None
 
 
-def library_digests(source: nbformat.NotebookNode, root: Path = ROOT) -> dict[str, str]:
-    """A digest of each file of ``lib`` that a notebook imports, directly or through another, by its path."""
+def library_digests(source: nbformat.NotebookNode, root: Path = ROOT, commit: str = "") -> dict[str, str]:
+    """A digest of each file of ``lib`` that a notebook imports, directly or through another, by its path.
+
+    The files are read as they are, or as they were at a commit.
+    """
     waiting = _imported("\n".join(code_cells(source)))
     digests: dict[str, str] = {}
     while waiting:
         name = f"lib/{waiting.pop()}.py"
-        if name not in digests and (root / name).exists():
-            code = (root / name).read_text()
+        if name not in digests and (code := _code(root, name, commit)) is not None:
             digests[name] = hashlib.sha256(strip_docs(code).encode()).hexdigest()[:16]
             waiting |= _imported(code)
     return dict(sorted(digests.items()))
+
+
+def _code(root: Path, name: str, commit: str) -> str | None:
+    """A file of the project, now or at a commit; None if there is none."""
+    if not commit:
+        return (root / name).read_text() if (root / name).exists() else None
+    shown = subprocess.run(["git", "show", f"{commit}:{name}"], cwd=root, capture_output=True, text=True, check=False)
+    return shown.stdout if shown.returncode == 0 else None
 
 
 def _imported(code: str) -> set[str]:

@@ -115,3 +115,68 @@ def test_it_shrinks_with_the_root_of_the_batch_and_an_odd_batch_counts_like_the_
     assert evaluate.protocol_loss(x, x_hat, 104) == pytest.approx(rmse / math.sqrt(104 * 16))
     expected = (rmse / math.sqrt(64 * 16) + rmse / math.sqrt(40 * 16)) / 2
     assert evaluate.protocol_loss(x, x_hat) == pytest.approx(expected)
+
+
+def blobs(count, classes=4, dim=6, seed=0):
+    """Overlapping clusters, one a class, around directions shared by all seeds."""
+    centres = torch.randn(classes, dim, generator=torch.Generator().manual_seed(99))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    return 2 * centres[labels] + 1.5 * torch.randn(count, dim, generator=generator), labels
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.1), (20, 0.1), (200, 0.07), (300, 1.0)])
+def test_weighted_knn_is_scikit_learns(k, temperature):
+    from sklearn.neighbors import KNeighborsClassifier
+
+    (z_train, y_train), (z_test, y_test) = blobs(300), blobs(1500, seed=1)
+    theirs = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda distance: np.exp((1 - distance) / temperature)
+    ).fit(z_train.double().numpy(), y_train.numpy())
+    cosines, index = evaluate.nearest(z_train, z_test, k)
+    ours = evaluate.weighted_vote(cosines, y_train[index], 4, temperature)
+    assert (ours.numpy() == theirs.predict(z_test.double().numpy())).all()
+    accuracy = evaluate.weighted_knn_accuracy(z_train, y_train, z_test, y_test, k, temperature)
+    assert accuracy == pytest.approx(theirs.score(z_test.double().numpy(), y_test.numpy()))
+
+
+def test_a_near_neighbour_outvotes_two_far_ones_unless_it_is_hot():
+    cosines, labels = torch.tensor([[0.9, 0.5, 0.5]]), torch.tensor([[1, 0, 0]])
+    assert evaluate.weighted_vote(cosines, labels, 2, 0.1) == 1
+    assert evaluate.weighted_vote(cosines, labels, 2, 10.0) == 0
+    # As cold as can be: single precision would overflow at exp(0.9 / 0.001).
+    assert evaluate.weighted_vote(cosines, labels, 2, 0.001) == 1
+
+
+def test_neighbours_come_best_first_and_scale_does_not_matter():
+    z, _ = blobs(50)
+    cosines, index = evaluate.nearest(z, 7 * z, 3, batch=20)
+    assert (index[:, 0] == torch.arange(50)).all()
+    torch.testing.assert_close(cosines[:, 0], torch.ones(50))
+    assert (cosines.diff(dim=1) <= 0).all()
+
+
+@pytest.mark.parametrize("k", [0, 301])
+def test_more_neighbours_than_the_bank_holds_are_refused(k):
+    with pytest.raises(ValueError, match=f"k={k}: choose 1 to 300"):
+        evaluate.weighted_knn_accuracy(*blobs(300), *blobs(10), k=k)
+
+
+def test_a_linear_probe_finds_what_is_linear_and_nothing_else():
+    z, labels = blobs(600, classes=3, dim=20)
+    assert evaluate.linear_probe_accuracy(z[:400], labels[:400], z[400:], labels[400:]) > 0.9
+    shuffled = labels[torch.randperm(600)]
+    assert evaluate.linear_probe_accuracy(z[:400], shuffled[:400], z[400:], shuffled[400:]) < 0.5
+    # Scales of single numbers do not matter: they are standardised.
+    scaled = z * torch.logspace(-3, 3, 20)
+    assert evaluate.linear_probe_accuracy(scaled[:400], labels[:400], scaled[400:], labels[400:]) > 0.9
+
+
+def test_the_spectrum_counts_dimensions():
+    z = torch.randn(4000, 3) @ torch.linalg.qr(torch.randn(8, 3)).Q.T
+    values = evaluate.spectrum(z)
+    assert (values[:3] > 0.25).all() and (values[3:] < 1e-6).all()
+    torch.testing.assert_close(values.sum(), torch.tensor(1.0, dtype=torch.float64), atol=0.01, rtol=0)
+    assert evaluate.effective_rank(values) == pytest.approx(3, abs=0.02)
+    assert evaluate.effective_rank(torch.ones(5)) == pytest.approx(5)
+    assert evaluate.effective_rank(torch.tensor([2.0, 0.0, 0.0])) == pytest.approx(1)

@@ -135,3 +135,36 @@ def test_codes_and_channels_must_have_a_size():
     for channels in ((), (8, 0)):
         with pytest.raises(ValueError, match="channels"):
             nets.deconv_decoder(5, channels, (1, 28, 28))
+
+
+def test_resnet18_is_torchvisions_but_for_the_stem_and_the_head():
+    import torchvision
+
+    ours, theirs = nets.resnet18(), torchvision.models.resnet18()
+    stem = 3 * 64 * (7 * 7 - 3 * 3)
+    head = 512 * 1000 + 1000
+    assert nets.count_parameters(ours) == nets.count_parameters(theirs) - stem - head
+    maps = []
+    ours.layer4.register_forward_hook(lambda module, inputs, output: maps.append(output.shape))
+    assert ours(torch.rand(2, 3, 32, 32)).shape == (2, 512)
+    assert maps == [(2, 512, 4, 4)]
+
+
+def test_a_small_resnet_halves_the_side_and_doubles_the_channels():
+    net = nets.small_resnet(3, 8, [1, 2, 1])
+    shapes = []
+    for block in net:
+        if isinstance(block, nets.BasicBlock):
+            block.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 32)
+    assert shapes == [(8, 16, 16), (16, 8, 8), (16, 8, 8), (32, 4, 4)]
+    for width, blocks in ((0, [1]), (8, []), (8, [1, 0])):
+        with pytest.raises(ValueError, match="width"):
+            nets.small_resnet(3, width, blocks)
+
+
+def test_standardised_pixels_have_mean_zero_and_unit_spread():
+    x = torch.rand(500, 3, 4, 4) * torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1)
+    y = nets.Standardise(x.mean((0, 2, 3)), x.std((0, 2, 3)))(x)
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(3))

@@ -68,6 +68,23 @@ TINY = {
         "chains": 2,
         "leapfrog": 1,
     },
+    "05_simsiam": {
+        "train_images": 60,
+        "test_images": 40,
+        "width": 2,
+        "blocks": [1, 1],
+        "dim": 6,
+        "hidden": 2,
+        "epochs": 2,
+        "batch_size": 20,
+        "variant_epochs": 1,
+        "label_epochs": 1,
+        "curve_images": 20,
+        "k": 5,
+        "ks": [1, 5],
+        "temperatures": [0.1, 1.0],
+        "tsne_images": 12,
+    },
 }
 
 

@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import nbformat
 import pytest
@@ -13,7 +14,6 @@ FACTS = {
     "images": "5 for training, 2 for testing",
     "data_sha256": "0123456789abcdef",
     "date": "2026-01-01",
-    "commit": "abc1234",
     "device": "CPU, 2 threads",
     "torch": "2.14.1",
     "seconds": 12.3,
@@ -52,13 +52,21 @@ def project(tmp_path):
     (tmp_path / "lib" / "deeper.py").write_text("def f():\n    return 1\n")
     (tmp_path / "lib" / "unused.py").write_text("")
     nbformat.write(notebook(), tmp_path / "book" / "01_x.ipynb")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "-c", "user.name=Me", "-c", "user.email=me@example.org", "commit", "--quiet", "-m", "All")
     return tmp_path
+
+
+def git(project, *arguments):
+    return subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def run(project, profile="laptop", **changes):
     path = project / "_build" / "runs" / profile / "01_x.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook(**{"facts": FACTS, **changes}), path)
+    facts = {**FACTS, "commit": git(project, "rev-parse", "--short", "HEAD")}
+    nbformat.write(notebook(**{"facts": facts, **changes}), path)
 
 
 def publish(project):
@@ -121,6 +129,13 @@ def test_a_profile_asked_for_is_shown_and_not_what_is_published(project):
     assert page.cells[4].outputs[0].text == "3\n"
 
 
+def test_a_run_is_as_old_as_its_commit_and_not_as_its_publication(project):
+    run(project)
+    (project / "lib" / "deeper.py").write_text("def f():\n    return 2\n")
+    publish(project)
+    assert published.staleness("01_x", project) == "older than lib/deeper.py"
+
+
 def test_staleness_sees_code_of_the_library_that_the_chapter_uses(project):
     assert published.staleness("01_x", project) == "not published"
     run(project)
@@ -136,7 +151,7 @@ def test_staleness_sees_code_of_the_library_that_the_chapter_uses(project):
     ("changes", "message"),
     [
         ({"code": "print(2)"}, "cannot be published .its code cells"),
-        ({"facts": {**FACTS, "commit": "abc1234 with changes"}}, "commit, execute again"),
+        ({"facts": {**FACTS, "commit": "abc1234 with changes"}}, "no commit names"),
         ({"text": "x" * 2_600_000}, "2.6 MB, more than 2.5"),
     ],
 )

@@ -15,8 +15,8 @@ from lib.files import ROOT
 
 PROVENANCE = """
 from IPython.display import display
-facts = {"data": "none", "images": "0", "data_sha256": "0" * 12, "date": "", "commit": "", "device": "", "torch": "",
-         "seconds": 0, "peak_memory_gb": 0, "parameters": {"level": level}}
+facts = {"data": "none", "images": "0", "data_sha256": "0" * 12, "date": "", "commit": "abc1234",
+         "device": "", "torch": "", "seconds": 0, "peak_memory_gb": 0, "parameters": {"level": level}}
 display({"application/papermill.record/text/plain": ""}, raw=True, metadata={
     "scrapbook": {"name": "provenance", "mime_prefix": "application/papermill.record/"}, "record": facts})
 """

@@ -1,0 +1,253 @@
+import math
+
+import nbformat
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as V
+
+from lib import nets, simsiam
+from lib.chapter import ParameterError
+from lib.files import ROOT
+from lib.train import Batches, GradientStep, fit
+
+
+def photos(count, size=32, seed=0):
+    """Smooth random images with saturated, grey, black and white pixels among them."""
+    x = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    x = F.interpolate(x, size=size, mode="bilinear").mul(1.6).sub(0.3).clamp(0, 1)
+    x[:, :, :2, :2] = 0.5
+    x[:, :, :2, 2:4] = 0.0
+    x[:, :, 2:4, :2] = 1.0
+    return x
+
+
+# --- the objective ---------------------------------------------------------------------------------
+
+
+def test_the_loss_is_minus_one_where_prediction_and_target_agree():
+    p = torch.randn(7, 5)
+    torch.testing.assert_close(simsiam.negative_cosine(p, p), -torch.ones(7))
+    torch.testing.assert_close(simsiam.negative_cosine(p, -3 * p), torch.ones(7))
+    torch.testing.assert_close(simsiam.negative_cosine(torch.eye(3)[:1], torch.eye(3)[1:2]), torch.zeros(1))
+
+
+def test_the_loss_is_the_inner_product_of_normalised_vectors_per_example():
+    p, z = torch.randn(7, 5), torch.randn(7, 5)
+    expected = -(p / p.norm(dim=1, keepdim=True) * z / z.norm(dim=1, keepdim=True)).sum(1)
+    torch.testing.assert_close(simsiam.negative_cosine(p, z), expected)
+
+
+def test_no_gradient_passes_the_target_branch():
+    p, z = torch.randn(4, 6, requires_grad=True), torch.randn(4, 6, requires_grad=True)
+    simsiam.negative_cosine(p, z).sum().backward()
+    assert z.grad is None
+    assert p.grad.norm() > 0
+    simsiam.negative_cosine(p, z, stop_gradient=False).sum().backward()
+    assert z.grad.norm() > 0
+
+
+def tiny(variant="SimSiam", seed=0):
+    torch.manual_seed(seed)
+    return simsiam.build(variant, nets.small_resnet(3, 4, [1, 1]), 8, dim=16, hidden=4)
+
+
+def gradient(loss, model):
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss, parameters)])
+
+
+def test_the_whole_models_gradient_is_that_of_constant_targets():
+    model, x1, x2 = tiny().double(), photos(8).double(), photos(8, seed=1).double()
+    model.eval()  # so that a second pass leaves no traces in batch norm
+    with torch.no_grad():
+        constant1, constant2 = model(x1)[0], model(x2)[0]
+    (_, p1), (_, p2) = model(x1), model(x2)
+    by_hand = -(F.cosine_similarity(p1, constant2) + F.cosine_similarity(p2, constant1)).mean() / 2
+    loss = model.loss(x1, x2)["loss"]
+    torch.testing.assert_close(loss, by_hand)
+    torch.testing.assert_close(gradient(loss, model), gradient(by_hand, model))
+
+
+def test_without_a_predictor_stopping_the_gradient_only_halves_it():
+    x1, x2 = photos(8).double(), photos(8, seed=1).double()
+    stopped, free = tiny("no predictor").double(), tiny("no predictor").double()
+    free.stop_gradient = False
+    half, whole = (gradient(model.loss(x1, x2)["loss"], model) for model in (stopped, free))
+    torch.testing.assert_close(2 * half, whole)
+    # With a predictor it does not.
+    stopped, free = tiny().double(), tiny("no stop-gradient").double()
+    half, whole = (gradient(model.loss(x1, x2)["loss"], model) for model in (stopped, free))
+    assert F.cosine_similarity(half, whole, dim=0) < 0.99
+
+
+def test_each_view_meets_batch_norm_alone():
+    model, x1, x2 = tiny(), photos(8), photos(8, seed=1)
+    before = [p.clone() for p in model(x1)]
+    model.loss(x1, x2)
+    torch.testing.assert_close(list(model(x1)), before)
+    assert model.encoder[1].num_batches_tracked == 4
+
+
+def test_the_meter_knows_a_healthy_output_from_a_collapsed_one():
+    torch.manual_seed(0)
+    assert simsiam.spread(torch.randn(4000, 64)).item() == pytest.approx(1, abs=0.02)
+    assert simsiam.spread(5 * torch.ones(100, 64) + 1e-6 * torch.randn(100, 64)).item() < 1e-5
+    # Scale does not matter, direction does: these are equal after normalisation.
+    assert simsiam.spread(torch.rand(100, 1) * torch.ones(100, 64)).item() < 1e-6
+
+
+def test_a_batch_of_one_is_refused():
+    with pytest.raises(ValueError, match="at least 2 images"):
+        tiny().loss(photos(1), photos(1))
+
+
+# --- variants and heads ----------------------------------------------------------------------------
+
+
+def test_unknown_variants_are_refused():
+    with pytest.raises(ValueError, match=r"variant='byol': choose one of 'SimSiam'"):
+        simsiam.build("byol", nn.Identity(), 4, 4, 2)
+
+
+def test_each_variant_takes_one_thing_away():
+    def norms(model):
+        return sum(isinstance(part, nn.BatchNorm1d) for part in model.modules())
+
+    models = {variant: tiny(variant) for variant in simsiam.VARIANTS}
+    assert [norms(model) for model in models.values()] == [3, 3, 2, 0]
+    assert [model.stop_gradient for model in models.values()] == [True, False, True, True]
+    assert isinstance(models["no predictor"].predictor, nn.Identity)
+    assert isinstance(models["SimSiam"].projector[-1], nn.BatchNorm1d)
+    assert isinstance(models["SimSiam"].predictor[-1], nn.Linear)
+    # On one seed, what two variants share begins alike.
+    for variant in ("no stop-gradient", "no predictor"):
+        for ours, theirs in zip(
+            models["SimSiam"].encoder.parameters(), models[variant].encoder.parameters(), strict=True
+        ):
+            assert torch.equal(ours, theirs)
+
+
+def test_the_method_learns_and_no_stop_gradient_collapses():
+    found = {}
+    images = photos(64, size=16)
+    augment = simsiam.Augmentation()
+    for variant in ("SimSiam", "no stop-gradient"):
+        model = tiny(variant)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+        def loss_fn(x, model=model):
+            return model.loss(augment(x), augment(x))
+
+        history = fit(GradientStep(model, loss_fn, optimizer), Batches(images, batch_size=32), 50)
+        found[variant] = {name: history[name][-10:].mean() for name in ("loss", "spread")}
+    assert found["no stop-gradient"]["loss"] < found["SimSiam"]["loss"]
+    assert found["no stop-gradient"]["spread"] < 0.5 * found["SimSiam"]["spread"]
+
+
+# --- views -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_crops_are_torchvisions(flipped):
+    x = photos(6)
+    boxes = torch.tensor(
+        [[0, 0, 32, 32], [3, 5, 20, 15], [12, 0, 20, 32], [31, 31, 1, 1], [0, 17, 32, 9], [7, 7, 2, 30]]
+    )
+    ours = simsiam.crop_resize(x, boxes, torch.full((6,), flipped))
+    for image, box, crop in zip(x, boxes.tolist(), ours, strict=True):
+        theirs = V.resized_crop(image, *box, [32, 32], antialias=True)
+        torch.testing.assert_close(crop, V.horizontal_flip(theirs) if flipped else theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "low", "high"),
+    [
+        (simsiam.adjust_brightness, V.adjust_brightness, 0.0, 2.0),
+        (simsiam.adjust_contrast, V.adjust_contrast, 0.0, 2.0),
+        (simsiam.adjust_saturation, V.adjust_saturation, 0.0, 2.0),
+        (simsiam.adjust_hue, V.adjust_hue, -0.5, 0.5),
+    ],
+)
+def test_colours_are_torchvisions_image_by_image(ours, theirs, low, high):
+    x = photos(9)
+    by = torch.linspace(low, high, 9)
+    expected = torch.stack([theirs(image, factor.item()) for image, factor in zip(x, by, strict=True)])
+    torch.testing.assert_close(ours(x, by), expected, atol=2e-5, rtol=0)
+
+
+def test_grey_levels_are_torchvisions():
+    x = photos(3)
+    torch.testing.assert_close(simsiam.to_grey(x), V.rgb_to_grayscale(x), atol=1e-5, rtol=0)
+
+
+def test_neutral_colours_change_nothing():
+    x, one = photos(4), torch.ones(4)
+    for adjust in (simsiam.adjust_brightness, simsiam.adjust_contrast, simsiam.adjust_saturation):
+        torch.testing.assert_close(adjust(x, one), x, atol=1e-6, rtol=0)
+    torch.testing.assert_close(simsiam.adjust_hue(x, one - 1), x, atol=1e-6, rtol=0)
+
+
+def test_boxes_are_distributed_as_torchvisions():
+    torch.manual_seed(0)
+    ours = simsiam.Augmentation().boxes(4000, 32, 32, torch.device("cpu")).float()
+    image = torch.empty(3, 32, 32)
+    crop = v2.RandomResizedCrop(32, scale=(0.2, 1))
+    theirs = [crop.make_params([image]) for _ in range(4000)]
+    theirs = torch.tensor([[p["top"], p["left"], p["height"], p["width"]] for p in theirs]).float()
+    assert ((ours[:, :2] >= 0) & (ours[:, :2] + ours[:, 2:] <= 32)).all() and (ours[:, 2:] > 0).all()
+    # Means and mean squares within 5 standard errors of a difference of two samples.
+    for power in (1, 2):
+        a, b = ours**power, theirs**power
+        error = ((a.var(0) + b.var(0)) / 4000).sqrt()
+        assert ((a.mean(0) - b.mean(0)).abs() < 5 * error).all()
+
+
+def test_an_image_too_long_for_any_crop_is_taken_whole():
+    boxes = simsiam.Augmentation(scale=(0.9, 1.0)).boxes(50, 32, 4, torch.device("cpu"))
+    assert (boxes == torch.tensor([0, 0, 32, 4])).all()
+
+
+def test_each_image_has_random_numbers_of_its_own():
+    torch.manual_seed(0)
+    x = photos(1).expand(64, -1, -1, -1)
+    view = simsiam.Augmentation()(x)
+    assert view.shape == x.shape and view.min() >= 0 and view.max() <= 1
+    assert len({tuple(image.flatten()[:50].tolist()) for image in view}) == 64
+    whole = simsiam.Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), jitter=0.0, flip=0.5, grey=0.2)
+    x = photos(1).expand(2000, -1, -1, -1)
+    view = whole(x)
+    grey = (view[:, 0] == view[:, 2]).flatten(1).all(1)
+    same = ((view - x).abs() < 1e-5).flatten(1).all(1)
+    same_grey = ((view - simsiam.to_grey(x)).abs() < 1e-5).flatten(1).all(1)
+    # 4 standard errors of a fraction of 2,000
+    assert grey.float().mean().item() == pytest.approx(0.2, abs=4 * math.sqrt(0.2 * 0.8 / 2000))
+    assert (same | same_grey).float().mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 2000))
+
+
+# --- the chapter refuses what cannot be meant ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"variants": ["byol"]}, "variants = .'byol'.: it must be a list of values one of 'no stop-gradient'"),
+        ({"k": 51, "curve_images": 50}, "k = 51: with this data at most 50, the bank"),
+        ({"ks": [1, 61]}, "ks = 61: with this data at most 60, the bank"),
+        ({"batch_size": 1}, "batch_size = 1: it must be at least 2"),
+        ({"batch_size": 61}, "batch_size = 61: with this data at most 60"),
+        ({"encoder": "vit"}, "encoder = 'vit': it must be one of 'small', 'resnet18'"),
+        ({"variant_epochs": 99}, "variant_epochs = 99: at most epochs"),
+        ({"dataset": "digits"}, "dataset = 'digits': its images are grey"),
+    ],
+)
+def test_the_chapter_refuses_and_says_why_before_anything_trains(given, message):
+    cells = [cell for cell in nbformat.read(ROOT / "book" / "05_simsiam.ipynb", 4).cells if cell.cell_type == "code"]
+    namespace = {}
+    exec(cells[0].source, namespace)
+    small = {"train_images": 60, "test_images": 40, "batch_size": 20, "curve_images": 20, "tsne_images": 12}
+    namespace |= {**small, "k": 5, "ks": [1, 5], **given}
+    with pytest.raises(ParameterError, match=message):
+        exec(cells[1].source, namespace)
