@@ -46,7 +46,7 @@ rule chapters:
 
 
 # What no chapter can use.
-ASIDE = ["lib/book.py", "lib/published.py", "lib/offline.py"]
+ASIDE = ["lib/book.py", "lib/published.py", "lib/offline.py", "lib/embed.py"]
 
 
 def papermill_arguments(wildcards):

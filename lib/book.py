@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 import yaml
 
+from lib import embed
 from lib.files import ROOT
 
 PROGRESS = "application/vnd.jupyter.widget-view+json"
@@ -80,7 +81,7 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[str]:
 
 
 def merge(source: nbformat.NotebookNode, executed: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The source notebook with the outputs of its executed copy.
+    """The source notebook with the outputs of its executed copy; explorers get today's script.
 
     Raises :class:`BookError` if the code cells differ.
     """
@@ -226,9 +227,7 @@ def _refreshed(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The output; in an explorer, how it looks and answers is today's, as the pages' theme is. Its data stay."""
     page = output.get("data", {}).get("text/html", "")
     if "data-explorer-code" in page:
-        from lib import explorer  # brings torch along, which nothing else here needs
-
-        output.data["text/html"] = explorer.refresh(page)
+        output.data["text/html"] = embed.refresh(page)
     return output
 
 

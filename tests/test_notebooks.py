@@ -173,6 +173,9 @@ def test_every_figure_is_numbered_captioned_and_described(notebook):
             figure = cell.metadata["mystnb"]["figure"]
             assert figure["name"].startswith("fig-") and len(figure["caption"]) > 20, cell.source
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 20
+        if re.search(r"^explorer\.(plane|strips|scatter)\(", cell.source, re.M):  # these describe themselves
+            figure = cell.metadata["mystnb"]["figure"]
+            assert figure["name"].startswith("fig-explore-") and len(figure["caption"]) > 20, cell.source
 
 
 def test_labels_are_unique_in_the_whole_book():

@@ -39,7 +39,7 @@ def project(tmp_path_factory):
     (project / "lib").mkdir()
     for name in ("Snakefile", "requirements.txt", "_config.yml"):
         shutil.copy(ROOT / name, project / name)
-    for name in ("__init__", "book", "published", "offline", "files"):
+    for name in ("__init__", "book", "published", "offline", "embed", "files"):
         shutil.copy(ROOT / "lib" / f"{name}.py", project / "lib")
     shutil.copy(ROOT / "book" / "references.bib", project / "book")
     shutil.copytree(ROOT / "book" / "images", project / "book" / "images")
