@@ -9,6 +9,7 @@ import inspect
 import math
 import os
 import random
+import re
 import sys
 import textwrap
 import time
@@ -455,7 +456,12 @@ def _settings(step: Step) -> list[str]:
         held |= {**used.nonlocals, **used.globals}
     plain = (bool, int, float, str, list, tuple, dict, type(None), torch.dtype)
     return [
-        *(f"{name}={value!r}" for name, value in sorted(held.items()) if isinstance(value, plain)),
+        # Without addresses: a list may hold objects, whose place in memory is another in every process.
+        *(
+            f"{name}={re.sub(' at 0x[0-9a-f]+', '', repr(value))}"
+            for name, value in sorted(held.items())
+            if isinstance(value, plain)
+        ),
         *(_source(value) for _, value in sorted(held.items()) if inspect.isfunction(value)),
         *(repr(part) for part in step.parts.values() if isinstance(part, nn.Module)),
         _source(loss_fn if inspect.isfunction(loss_fn) else type(step)),

@@ -254,6 +254,24 @@ def test_a_stopped_run_goes_on_to_the_same_weights_history_and_random_state(tmp_
     assert torch.equal(weights(whole), weights(again))
 
 
+def test_objects_that_a_step_holds_do_not_make_it_another_experiment(tmp_path):
+    class Scheduled(GradientStep):
+        """A step with a list of objects without a representation of their own, as schedulers are."""
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.schedulers = [object()]
+
+    kept = []
+    for _ in range(2):
+        train.seed(0)
+        model = nn.Linear(3, 1)
+        step = Scheduled(model, lambda x: {"loss": model(x).square().mean()}, torch.optim.SGD(model.parameters(), 0.1))  # noqa: B023
+        fit(step, Batches(torch.rand(8, 3), batch_size=4), 2, checkpoint=tmp_path / "run")
+        kept.append(step)  # so that the second one's objects lie elsewhere
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.parametrize("change", ["weights", "rate", "data", "batch", "steps", "loss", "closure", "clip", "layer"])
 def test_another_experiment_never_resumes_this_ones_checkpoint(tmp_path, change):
     def run(change):
