@@ -15,7 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 from lib import book, chapter
 from lib.files import ROOT
 
-CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("*.ipynb"))
+CHAPTERS = book.chapters()
 # Settings so small that a whole chapter runs in seconds.
 TINY = {
     "01_autoencoders": {
@@ -135,8 +135,19 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_the_table_of_contents_lists_every_chapter(name):
-    assert name in book.chapters()
+def test_the_table_of_contents_lists_every_notebook():
+    assert {path.stem for path in (ROOT / "book").glob("*.ipynb")} == {*book.chapters(), *book.pages()}
+
+
+def test_pages_of_numbers_are_committed_clean_and_run_on_what_is_published(tmp_path):
+    for name in book.pages():
+        page = nbformat.read(ROOT / "book" / f"{name}.ipynb", 4)
+        assert not any(cell.outputs for cell in code_cells(page))
+        papermill.execute_notebook(ROOT / "book" / f"{name}.ipynb", tmp_path / "page.ipynb", progress_bar=False)
+        executed = nbformat.read(tmp_path / "page.ipynb", 4)
+        text = "".join(str(output) for cell in code_cells(executed) for output in cell.outputs)
+        # A number asked for under a name that its chapter does not record.
+        assert "not in the published run" not in text
 
 
 def test_notebooks_are_committed_clean(notebook):
