@@ -121,6 +121,55 @@ def test_axe_finds_nothing_serious(chromium, name, theme):
         assert not serious, "\n".join(serious)
 
 
+WITH_EXPLORERS = [name for name in NAMES if "lwl-explorer" in (HTML / "book" / f"{name}.html").read_text()]
+PIXELS = (
+    "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].reduce((s, v) => (31 * s + v) % 1e9, 7)"
+)
+
+
+@pytest.mark.parametrize("name", WITH_EXPLORERS)
+def test_explorers_answer_to_keys_and_mouse(chromium, name):
+    with Visit(chromium, f"book/{name}.html") as visit:
+        for explorer in visit.page.locator(".lwl-explorer").all():
+            explorer.scroll_into_view_if_needed()
+            picture = explorer.locator("canvas.tile").first
+            if sliders := explorer.locator("input[type=range]").all():
+                before, words = picture.evaluate(PIXELS), sliders[0].get_attribute("aria-valuetext")
+                sliders[0].focus()
+                visit.page.keyboard.press("End")
+                assert sliders[0].get_attribute("aria-valuetext") != words
+                assert picture.evaluate(PIXELS) != before
+                box = sliders[0].bounding_box()
+                visit.page.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
+                assert sliders[0].input_value() == sliders[0].get_attribute("min")
+                continue
+            readout, area = explorer.locator("[role=status]"), explorer.locator(".map canvas")
+            area.focus()
+            said = {readout.inner_text()}
+            for key in ("ArrowRight", "ArrowDown", "ArrowLeft"):
+                visit.page.keyboard.press(key)
+                said.add(readout.inner_text())
+            assert len(said) > 2, said
+            box = area.bounding_box()
+            places = [(x, y) for x in (0.3, 0.5, 0.7) for y in (0.3, 0.5, 0.7)]
+            for x, y in places:
+                visit.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+                said.add(readout.inner_text())
+            assert len(said) > 6, said
+        assert visit.problems == []
+
+
+@pytest.mark.parametrize("name", WITH_EXPLORERS)
+def test_explorers_leave_a_still_picture_where_no_script_runs(chromium, name):
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((HTML / "book" / f"{name}.html").as_uri())
+    for explorer in page.locator(".lwl-explorer").all():
+        still = explorer.locator("img")
+        assert still.is_visible() and len(still.get_attribute("alt")) > 20
+    context.close()
+
+
 def test_the_search_finds_a_word_of_a_chapter(chromium):
     with Visit(chromium, "search.html?q=divergence") as visit:
         visit.page.wait_for_selector("#search-results li")
