@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping, Sequence
 
-import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -117,10 +116,13 @@ def distance_heatmap(ax: Axes, distances: np.ndarray, classes: Sequence[str]) ->
     ax.tick_params(rotation=0)
 
 
-def walk_gif(rows: Mapping[str, Tensor], scale: int = 2, hold: int = 800, step: int = 80) -> DisplayedImage:
+def walk_gif(
+    rows: Mapping[str, Tensor], scale: int = 2, hold: int = 800, step: int = 80, colors: int = 16
+) -> DisplayedImage:
     """An animation of images (T, N, C, H, W) per labelled row, there and back, resting at both ends.
 
-    ``scale`` enlarges pixels; ``hold`` and ``step`` are milliseconds at the ends and in between.
+    ``scale`` enlarges pixels; ``hold`` and ``step`` are milliseconds at the ends and in between; all frames
+    share one palette of so many ``colors``.
     """
     font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 16)
     margin = 12 + max(int(font.getlength(label)) for label in rows)
@@ -138,9 +140,7 @@ def walk_gif(rows: Mapping[str, Tensor], scale: int = 2, hold: int = 800, step: 
     there_and_back = frames + frames[-2:0:-1]
     durations = [step] * len(there_and_back)
     durations[0] = durations[len(frames) - 1] = hold
-    buffer = io.BytesIO()
-    iio.imwrite(buffer, np.stack(there_and_back), extension=".gif", duration=durations, loop=0)
-    return DisplayedImage(buffer.getvalue(), format="gif")
+    return _gif(there_and_back, durations, colors)
 
 
 def grid(images: Tensor, columns: int, gap: int = 1) -> np.ndarray:
@@ -175,18 +175,17 @@ def film(frames: Sequence[np.ndarray], step: int = 300, hold: int = 2500, colors
     ``step`` and ``hold`` are milliseconds. All frames share one palette of so many ``colors``, taken
     from the first, the middle and the last.
     """
+    return _gif(frames, [step] * (len(frames) - 1) + [hold], colors)
+
+
+def _gif(frames: Sequence[np.ndarray], durations: Sequence[int], colors: int) -> DisplayedImage:
+    """An endless animation, every frame in one palette taken from the first, the middle and the last."""
     typical = np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]])
     palette = Image.fromarray(typical).quantize(colors, dither=Image.Dither.NONE)
     images = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
     images[0].save(
-        buffer,
-        "GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=[step] * (len(images) - 1) + [hold],
-        loop=0,
-        optimize=False,
+        buffer, "GIF", save_all=True, append_images=images[1:], duration=list(durations), loop=0, optimize=False
     )
     return DisplayedImage(buffer.getvalue(), format="gif")
 
