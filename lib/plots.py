@@ -161,7 +161,7 @@ def figure_frame(fig: Figure, dpi: int = 100) -> np.ndarray:
     return frame
 
 
-def photograph(fig: Figure, quality: int = 80) -> DisplayedImage:
+def photograph(fig: Figure, quality: int = 70) -> DisplayedImage:
     """A figure as a JPEG, for grids of photographs, of which a PNG would be several times as large."""
     frame = figure_frame(fig, dpi=int(fig.dpi))
     buffer = io.BytesIO()
