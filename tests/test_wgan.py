@@ -120,6 +120,8 @@ def test_a_trained_linear_critic_overshoots_as_derived(kind):
     estimate = -wgan.critic_loss(critic(x), critic(x_fake)).mean().item()
     assert critic.a.norm().item() == pytest.approx(1 + 1 / (2 * weight), rel=1e-3)
     assert estimate == pytest.approx(1 * (1 + 1 / (2 * weight)), rel=1e-3)
+    # Backwards, as the chapter reads the slope off the estimate.
+    assert critic.a.norm().item() == pytest.approx((1 + (1 + 2 * estimate / weight) ** 0.5) / 2, rel=1e-3)
 
 
 def test_the_exact_distance_of_shifted_sets_is_the_shift():
@@ -151,6 +153,14 @@ def test_interpolations_meet_their_ends_and_the_spherical_one_keeps_the_length()
     assert halfway.flatten().tolist() == pytest.approx([0.5**0.5, 0.5**0.5])
 
 
+def test_the_great_circle_is_walked_at_an_even_pace():
+    """At alpha the angle from z0 is alpha times the whole one; a straight line set to length is off between."""
+    z0, z1, alpha = torch.randn(4, 9), torch.randn(4, 9), torch.tensor([0.1, 0.25, 0.8])
+    z0, z1 = z0 / z0.norm(dim=1, keepdim=True), z1 / z1.norm(dim=1, keepdim=True)
+    angles = (wgan.slerp(z0, z1, alpha) * z0).sum(2).acos()
+    assert torch.allclose(angles, alpha[:, None] * (z0 * z1).sum(1).acos(), atol=1e-4)
+
+
 def test_a_straight_line_between_images_is_their_overlay():
     x0, x1 = torch.rand(2, 3, *SHAPE)
     path = wgan.lerp(x0, x1, torch.tensor([0.0, 0.3, 1.0]))
@@ -177,11 +187,17 @@ def weights(module):
     return [parameter.detach().clone() for parameter in module.parameters()]
 
 
-def test_a_step_is_the_plain_loop():
+@pytest.mark.parametrize("kind", wgan.PENALTIES)
+@pytest.mark.parametrize("steepness", [0.5, 1.5])
+def test_a_step_is_the_plain_loop(kind, steepness):
     """n_critic separate critic updates with separate forward passes, then one of the generator."""
     # Plain descent: Adam's first moves are ± the rate, even where a gradient is rounding noise.
-    step = make_step(kind="one-sided", penalty_weight=4.0, n_critic=2)
+    step = make_step(kind=kind, penalty_weight=4.0, n_critic=2)
     x = torch.rand(12, *SHAPE)
+    # A fresh critic's slopes are about 0.05, where the one-sided penalty is 0 whatever the step does with it.
+    with torch.no_grad():
+        half_way = (x + step.generator(torch.randn(12, 6))) / 2
+        step.critic[-2].weight *= steepness / wgan.gradient_norm(step.critic, half_way).mean()
     step.generator_optimizer = torch.optim.SGD(step.generator.parameters(), 0.1)
     step.critic_optimizer = torch.optim.SGD(step.critic.parameters(), 0.1)
     step.schedulers = []
@@ -192,13 +208,16 @@ def test_a_step_is_the_plain_loop():
     torch.manual_seed(5)
     z, t = torch.randn(18, 6), torch.rand(12)
     x_fake = generator(z[6:]).detach()
-    distances = []
+    distances, norms, penalties = [], [], []
     for part in (slice(0, 6), slice(6, 12)):
         real, fake = critic(x[part]), critic(x_fake[part])
         x_hat = (t[part, None, None, None] * (x[part] - x_fake[part]) + x_fake[part]).requires_grad_()
         (slope,) = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)
-        excess = torch.relu(slope.flatten(1).norm(dim=1) - 1).pow(2).mean()
+        norm = slope.flatten(1).norm(dim=1)
+        excess = (norm - 1 if kind == "two-sided" else torch.relu(norm - 1)).pow(2).mean()
         distances.append((real - fake).mean().item())
+        norms.append(norm.mean().item())
+        penalties.append(excess.item())
         optimizers[1].zero_grad()
         (fake.mean() - real.mean() + 4.0 * excess).backward()
         optimizers[1].step()
@@ -206,8 +225,11 @@ def test_a_step_is_the_plain_loop():
     loss = -critic(generator(z[:6])).mean()
     loss.backward()
     optimizers[0].step()
-    assert losses["distance"].item() == pytest.approx(np.mean(distances), abs=1e-6)
-    assert losses["generator"].item() == pytest.approx(loss.item(), abs=1e-6)
+    assert (norms[0] > 1) == (steepness > 1), "slopes on the side of 1 that this case is about"
+    expected = {"distance": distances, "gradient_norm": norms, "penalty": penalties, "generator": [loss.item()]}
+    assert losses.keys() == expected.keys()
+    for name, values in expected.items():
+        assert losses[name].item() == pytest.approx(np.mean(values), rel=1e-4, abs=1e-6), name
     for ours, by_hand in ((step.critic, critic), (step.generator, generator)):
         for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
             assert torch.allclose(a, b, atol=1e-6)
@@ -247,6 +269,13 @@ def test_a_network_without_a_rate_stands_still(frozen):
     assert moved == [frozen != "learning_rate", frozen != "critic_rate"]
 
 
+def test_both_optimizers_are_adam_without_momentum():
+    step = make_step()
+    for optimizer in (step.generator_optimizer, step.critic_optimizer):
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert optimizer.param_groups[0]["betas"] == (0.0, 0.9)
+
+
 def test_rates_fall_linearly_to_zero():
     step, rates = make_step(), []
     for _ in range(10):
@@ -263,6 +292,9 @@ def test_the_average_follows_the_generator_slowly():
     step((torch.rand(6, *SHAPE),))
     for old, average, new in zip(first, step.ema.module.parameters(), step.generator.parameters(), strict=True):
         assert torch.allclose(average, 0.9 * old + 0.1 * new, atol=1e-5)
+    # Samples are drawn in evaluation mode: batch norm's own averages must follow, too.
+    averages = {name: value for name, value in step.ema.module.named_buffers() if name.endswith("running_var")}
+    assert averages and all(not torch.equal(value, torch.ones_like(value)) for value in averages.values())
 
 
 def test_low_precision_leaves_the_penalty_in_float32():
