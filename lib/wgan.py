@@ -4,6 +4,7 @@ A critic f gives each example one number; real ones shall get high numbers, made
 come in as arguments: ``generator`` maps noise (B, D) to examples, ``critic`` maps examples to scores (B,).
 """
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
@@ -57,6 +58,15 @@ def penalty(norm: Tensor, kind: str = "two-sided") -> Tensor:
     return (excess if kind == "two-sided" else excess.clamp(min=0)).square()
 
 
+def overshoot(estimate: np.ndarray, weight: float) -> np.ndarray:
+    """The slope (1 + √(1 + 2E/λ))/2 of a critic that is a multiple of the best one, from its estimates E, λ the weight.
+
+    Such a critic maximises cW − λ(c − 1)² over its slope c, so that W = 2λ(c − 1) and E = cW. Estimates below
+    0, which such a critic cannot have, count as 0.
+    """
+    return (1 + np.sqrt(1 + 2 * estimate.clip(0) / weight)) / 2
+
+
 def crosstalk(critic: nn.Module, x: Tensor) -> float:
     """How wrong the gradient of the summed scores is for single examples of x (B, …), relative to the right one.
 
@@ -93,6 +103,19 @@ def slerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
     omega = cosine.acos().view(1, -1, 1)
     alpha = alpha.view(-1, 1, 1)
     return (((1 - alpha) * omega).sin() * z0 + (alpha * omega).sin() * z1) / omega.sin()
+
+
+def turning_cosine(eps: float, dim: int) -> float:
+    """The cosine of the angle by which standard normal codes (…, dim) turn to move by ``eps``, root mean square.
+
+    From ε² = 2 D (1 − cos θ); −1, the farthest there is, for a longer step.
+    """
+    return max(-1.0, 1 - eps**2 / (2 * dim))
+
+
+def turn(z: Tensor, other: Tensor, cosine: float) -> Tensor:
+    """cos θ · z + sin θ · other (B, D): of two independent standard normal codes again a standard normal one."""
+    return cosine * z + (1 - cosine**2) ** 0.5 * other
 
 
 def lerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:

@@ -361,3 +361,19 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     for path in tmp_path.iterdir():
         path.unlink()
     assert all(torch.equal(a, b) for a, b in zip(resumed, run(), strict=True))
+
+
+def test_turned_codes_are_standard_normal_and_as_far_as_asked():
+    torch.manual_seed(0)
+    z, other = torch.randn(2, 20_000, 50)
+    turned = wgan.turn(z, other, wgan.turning_cosine(7.0, 50))
+    assert ((turned - z).square().sum(1).mean() ** 0.5).item() == pytest.approx(7.0, rel=0.01)
+    torch.testing.assert_close(turned.var(0), torch.ones(50), atol=0.06, rtol=0)
+    assert wgan.turning_cosine(100.0, 50) == -1
+
+
+def test_the_overshoot_solves_its_equations():
+    weight, distance = 10.0, np.array([0.0, 0.5, 30.0])
+    slope = 1 + distance / (2 * weight)
+    np.testing.assert_allclose(wgan.overshoot(slope * distance, weight), slope)
+    assert wgan.overshoot(np.array([-1.0]), weight) == 1
