@@ -61,10 +61,12 @@ class SimSiam(nn.Module):
 
 
 def spread(z: Tensor) -> Tensor:
-    """The collapse meter of outputs (B, D): 1 where they spread over the sphere evenly, 0 where all are one.
+    """The collapse meter of outputs (B, D): 1 where they spread over the sphere evenly, 0 where all point one way.
 
     The standard deviation over the batch of each number of z / ‖z‖₂, averaged, over its value 1/√D for
-    directions of no preference (section 4.1 of the paper).
+    directions of no preference (section 4.1 of the paper). Outputs that sum to 0 over the batch, as batch norm
+    makes them while it trains and has no shift, keep it near or above 2/√B however collapsed they are: all but
+    one may point one way. Judge collapse in evaluation mode.
     """
     return F.normalize(z.float(), dim=1).std(0).mean() * math.sqrt(z.shape[1])
 
@@ -76,7 +78,8 @@ def projector(features: int, dim: int, batch_norm: bool = True) -> nn.Sequential
     """Features (B, features) to projections (B, dim): two layers, both with batch norm, the last without ReLU.
 
     "The projection MLP (in f) has BN applied to each fully-connected (fc) layer, including its output fc.
-    Its output fc has no ReLU." The paper has 3 layers for ImageNet and 2 for CIFAR-10.
+    Its output fc has no ReLU." The paper has 3 layers for ImageNet and 2 for CIFAR-10. The last batch norm has
+    a scale and a shift, as in its table 3; there they are found needless, and its published code leaves them out.
     """
     return nn.Sequential(*_layer(features, dim, batch_norm), nn.ReLU(inplace=True), *_layer(dim, dim, batch_norm))
 

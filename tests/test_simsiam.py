@@ -99,6 +99,34 @@ def test_the_meter_knows_a_healthy_output_from_a_collapsed_one():
     assert simsiam.spread(torch.rand(100, 1) * torch.ones(100, 64)).item() < 1e-6
 
 
+@pytest.mark.parametrize("batch", [3, 16, 100])
+def test_batch_norm_without_a_shift_keeps_the_meter_above_two_over_the_root_of_the_batch(batch):
+    # The least: all alike but one, opposite and so much longer that the sum is zero.
+    z = torch.ones(batch, 8, dtype=torch.double)
+    z[-1] *= 1 - batch
+    norm = nn.BatchNorm1d(8, affine=False).double()
+    assert simsiam.spread(norm(z)).item() == pytest.approx(2 / math.sqrt(batch), abs=1e-4)
+    # As a root mean square no batch that sums to zero is below, whatever its directions and lengths.
+    for seed in range(50):
+        torch.manual_seed(seed)
+        z = torch.randn(batch, 3, dtype=torch.double) * torch.randn(batch, 1, dtype=torch.double).mul(3).exp()
+        z -= z.mean(0)
+        assert F.normalize(z, dim=1).var(0).sum() >= 4 / batch - 1e-12
+    # The fixed statistics of evaluation mode have no such bound: the many alike are seen alone.
+    norm.eval()
+    assert simsiam.spread(norm(torch.ones(batch, 8, dtype=torch.double) + 1)) < 1e-6
+
+
+def test_a_shift_lowers_the_meter_by_its_share_of_the_length():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(64)
+    scale, shift = 0.5 + torch.rand(64), 2 * torch.randn(64)
+    norm.load_state_dict({"weight": scale, "bias": shift}, strict=False)
+    found = F.normalize(norm(torch.randn(4000, 64)), dim=1).var(0).sum().sqrt()
+    expected = scale.norm() / torch.hypot(scale.norm(), shift.norm())
+    torch.testing.assert_close(found, expected, atol=0, rtol=0.03)
+
+
 def test_a_batch_of_one_is_refused():
     with pytest.raises(ValueError, match="at least 2 images"):
         tiny().loss(photos(1), photos(1))
@@ -123,7 +151,7 @@ def test_each_variant_takes_one_thing_away():
     assert isinstance(models["SimSiam"].projector[-1], nn.BatchNorm1d)
     assert isinstance(models["SimSiam"].predictor[-1], nn.Linear)
     # On one seed, what two variants share begins alike.
-    for variant in ("no stop-gradient", "no predictor"):
+    for variant in simsiam.VARIANTS[1:]:
         for ours, theirs in zip(
             models["SimSiam"].encoder.parameters(), models[variant].encoder.parameters(), strict=True
         ):
@@ -225,6 +253,16 @@ def test_each_image_has_random_numbers_of_its_own():
     # 4 standard errors of a fraction of 2,000
     assert grey.float().mean().item() == pytest.approx(0.2, abs=4 * math.sqrt(0.2 * 0.8 / 2000))
     assert (same | same_grey).float().mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 2000))
+
+
+def test_four_views_in_five_are_jittered_and_no_more_than_they_may():
+    torch.manual_seed(0)
+    x = torch.full((4000, 3, 8, 8), 0.5)  # of one grey: only brightness can change it
+    view = simsiam.Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), grey=0.0)(x)
+    level = view.flatten(1).mean(1) / 0.5
+    jittered = (level - 1).abs() > 1e-4
+    assert jittered.float().mean().item() == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 4000))
+    assert 0.6 - 1e-4 <= level.min() < 0.61 and 1.39 < level.max() <= 1.4 + 1e-4
 
 
 # --- the chapter refuses what cannot be meant ------------------------------------------------------
