@@ -121,7 +121,7 @@ def unmix_loss(unmixer: nn.Module, x: Tensor, m: Tensor, pit: bool = True) -> di
 
 
 def mixture_error(m: Tensor, x_hat: Tensor, weight: float = 0.5) -> Tensor:
-    """The largest |w x̂₁ + (1 − w) x̂₂ − m| over a pair's pixels, in [0, 1], (B,)."""
+    """The largest ``|w x̂₁ + (1 − w) x̂₂ − m|`` over a pair's pixels, in [0, 1], (B,)."""
     return (mix(x_hat, weight) - m).abs().flatten(1).amax(1)
 
 

@@ -119,7 +119,7 @@ def turn(z: Tensor, other: Tensor, cosine: float) -> Tensor:
 
 
 def lerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
-    """Points (1 − α) z0 + α z1 at alpha (A,), as (A, *z0.shape)."""
+    """Points (1 − α) z0 + α z1 at alpha (A,), as (A, …) with the shape of z0."""
     return torch.stack([torch.lerp(z0, z1, float(a)) for a in alpha])
 
 
