@@ -281,3 +281,10 @@ def test_psnr_and_ssim_are_per_image():
     ssim = evaluate.ssim_each(x, x_hat)
     assert ssim.shape == (4,) and ssim[0].item() == pytest.approx(1, abs=1e-5)
     assert (ssim.diff() < 0).all()
+
+
+def test_psnr_is_averaged_in_decibels_not_taken_of_a_pooled_error():
+    """An image at 40 dB and one at 0 dB are 20 dB in the mean; their pooled error would say 3."""
+    x = torch.zeros(2, 3, 32, 32)
+    x_hat = torch.tensor([0.01, 1.0]).view(2, 1, 1, 1).expand_as(x)
+    assert evaluate.psnr_each(x, x_hat).tolist() == pytest.approx([40, 0], abs=1e-4)

@@ -9,10 +9,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib import book, chapter
+from lib import book, chapter, train
 from lib.files import ROOT
 
 CHAPTERS = book.chapters()
@@ -254,3 +255,104 @@ def test_a_tiny_run_from_an_unrelated_folder_records_its_numbers(tmp_path, monke
     assert len(records) > 5
     streams = [out for cell in code_cells(executed) for out in cell.outputs if out.output_type == "stream"]
     assert not streams, f"debris on the page: {streams[0].text[:300]}"
+
+
+# --- chapter 6: who may meet whom, and what is refused ----------------------------------------------
+
+UNMIXING = {**TINY["06_unmixing"], "device": "cpu"}
+
+
+def cells_of_unmixing(upto, **parameters):
+    """The namespace after the chapter's own cells up to the one named ``upto``, without what is only shown."""
+    namespace = {}
+    for cell in code_cells(nbformat.read(ROOT / "book" / "06_unmixing.ipynb", 4)):
+        if not cell.id.startswith(("show-", "fig-", "say-", "sweep")):
+            exec(compile(cell.source, cell.id, "exec"), namespace)
+        if cell.id == "parameters":
+            namespace |= UNMIXING | parameters
+        if cell.id == upto:
+            return namespace
+    raise AssertionError(f"no cell {upto}")
+
+
+def as_bytes(images):
+    """Each image (C, H, W) of a tensor (…, C, H, W) as something a set can hold."""
+    pixels = images if images.dtype == torch.uint8 else images.mul(255).round().byte()
+    return [bytes(image.flatten().tolist()) for image in pixels.reshape(-1, *pixels.shape[-3:])]
+
+
+def test_unmixing_splits_images_before_it_draws_pairs(monkeypatch):
+    """All images that reach a training, in any part of the chapter, and all that are scored as test pairs."""
+    trained = []
+
+    def fit(step, batches, steps, **options):
+        trained.extend(batches.tensors)
+        losses = {name: value.view(1) for name, value in step(next(batches)).items()}
+        probe = options.get("probe")
+        return train.History(losses, probes=[{"step": 1, **probe()}] if probe else [])
+
+    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(chapter, "display", lambda *args, **options: None)
+    run = cells_of_unmixing("train-general", curve=[10], flips=False)
+    data = run["data"]
+    test, seen = set(as_bytes(data.test.images)), {image for images in trained for image in as_bytes(images)}
+    assert len(trained) >= 14 and len(seen) == len(data.train) == 60
+    assert not seen & test
+    assert set(as_bytes(run["x_test"])) <= test and set(as_bytes(run["x_kinds"])) <= test
+    for name in ("x_train", "x_few", "x_sides"):
+        assert set(as_bytes(run[name])) <= set(as_bytes(data.train.images)), name
+    # No pair of an image with itself, wherever pairs stay the same.
+    for name in ("x_test", "x_train", "x_few", "x_sides", "x_kinds"):
+        first, second = as_bytes(run[name][:, 0]), as_bytes(run[name][:, 1])
+        assert all(a != b for a, b in zip(first, second, strict=True)), name
+
+
+def test_unmixings_score_is_a_mean_of_decibels_in_one_order_a_pair():
+    run = cells_of_unmixing("score")
+    x = run["x_test"][:5]
+    x_hat = (x + torch.tensor([0.02, 0.3]).view(2, 1, 1, 1) * torch.randn_like(x)).clamp(0, 1)
+    decibels = -10 * ((x - x_hat) ** 2).mean((2, 3, 4)).log10().mean(1)
+    swapped = x_hat.clone()
+    swapped[1::2] = swapped[1::2].flip(1)
+    for answers, assign in ((x_hat, False), (x_hat, True), (swapped, True)):
+        torch.testing.assert_close(run["score"](x, answers, assign)["psnr"], decibels)
+    assert (run["score"](x, swapped, False)["psnr"][1::2] < decibels[1::2]).all()
+
+
+def test_unmixings_two_kinds_keep_their_places():
+    run = cells_of_unmixing("protocol-data")
+    low, high = torch.arange(8.0).view(8, 1, 1, 1), torch.arange(100.0, 108).view(8, 1, 1, 1)
+    drawn = [run["two_kinds"](low, high) for _ in range(2)]
+    for x in drawn:
+        assert torch.equal(x[:, 0], low) and torch.equal(x[:, 1].flatten().sort().values, high.flatten())
+    assert not torch.equal(*drawn), "paired anew"
+    sides = [set(as_bytes(side)) for side in run["sides"]]
+    assert not sides[0] & sides[1]
+    labels = dict(zip(as_bytes(run["data"].train.images), run["data"].train.labels.tolist(), strict=True))
+    assert max(labels[image] for image in sides[0]) < 5 <= min(labels[image] for image in sides[1])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"other_weight": 0.0}, "other_weight = 0.0: it must be between 0 and 1"),
+        ({"other_weight": 1.0}, "other_weight = 1.0: it must be between 0 and 1"),
+        ({"other_weight": -0.2}, "other_weight = -0.2: it must be between 0 and 1"),
+        ({"train_images": 1}, "train_images = 1: a pair needs 2"),
+        ({"test_images": 1}, "test_images = 1: a pair needs 2"),
+        ({"protocol_images": 1}, "protocol_images = 1: it must be at least 2"),
+        ({"protocol_images": 61}, "protocol_images = 61: with this data at most 60"),
+        ({"test_pairs": 41}, "test_pairs = 41: with this data at most 40"),
+        ({"curve": [10, 61]}, r"curve = \[10, 61\]: with this data at most 60"),
+        ({"curve": [1]}, r"curve = \[1\]: it must be a list of values at least 2"),
+        ({"kinds": ["digits"]}, "kinds = .*: it must be empty or two names"),
+        ({"kinds": ["digits", "photo_digits"]}, r"images of one shape are wanted, not \(1, 28, 28\) and \(3, 32, 32\)"),
+        ({"channels": [4] * 6}, "32×32 pixels.*divisible by 64"),
+        ({"protocol_channels": [4] * 7}, "32×32 pixels.*divisible by 64"),
+        ({"patch": 3}, "32×32 pixels.*divisible by 6"),
+        ({"kinds": ["digits", "digits"], "kinds_channels": [4] * 3}, "28×28 pixels.*divisible by 8"),
+    ],
+)
+def test_unmixing_refuses_what_cannot_be_unmixed_before_it_trains(parameters, message):
+    with pytest.raises(ValueError, match=message):
+        cells_of_unmixing("setup", **parameters)

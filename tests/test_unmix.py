@@ -243,6 +243,46 @@ def test_a_constrained_network_learns_a_single_pair():
     assert loss.item() < 0.2 * first
 
 
+@pytest.mark.parametrize("orders", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_answers_are_assigned_pair_by_pair_and_image_by_image(orders):
+    """Each pair in an order of its own; one order for the batch, or for a pixel, would leave a pair wrong."""
+    x = pairs(2)
+    answers = torch.stack([x[n].flip(0) if swapped else x[n] for n, swapped in enumerate(orders)])
+    assert torch.equal(unmix.best_assignment(x, answers), x)
+    assert unmix.pit_error(x, answers).max() == 0
+    # Half of every image swapped: the answers stay whole, as they came, in one of two orders.
+    torn = x.clone()
+    torn[..., :3] = x.flip(1)[..., :3]
+    assigned = unmix.best_assignment(x, torn)
+    for n in range(2):
+        assert any(torch.equal(assigned[n], whole) for whole in (torn[n], torn[n].flip(0)))
+
+
+def test_what_is_computed_from_the_mixture_costs_the_floor_and_its_distance_from_the_mixture():
+    """Both orders of each pair, equally often: the mean error of any answer is a sum of two."""
+    x, x_hat = pairs(), pairs()
+    twice = unmix.mix(x)[:, None].expand_as(x)
+    error = 0.5 * (unmix.pair_error(x, x_hat) + unmix.pair_error(x.flip(1), x_hat))
+    torch.testing.assert_close(error, unmix.pair_error(x, twice) + unmix.pair_error(twice, x_hat))
+
+
+def test_noise_on_the_mixture_costs_twice_its_square_whatever_the_difference():
+    x = 0.3 + 0.4 * pairs()
+    noise = 0.05 * torch.rand(6, 3, 8, 8)
+    x_hat = DifferenceUnmixer(Answer(torch.randn(6, 3, 8, 8)))(unmix.mix(x) + noise)
+    d, d_hat = x[:, 0] - x[:, 1], x_hat[:, 0] - x_hat[:, 1]
+    by_text = (2 * noise**2 + 0.5 * (d_hat - d) ** 2).mean((1, 2, 3))
+    torch.testing.assert_close(unmix.pair_error(x, x_hat), by_text)
+
+
+def test_the_wrong_order_costs_what_the_text_says():
+    x = pairs()
+    x_hat = DifferenceUnmixer(Answer(torch.randn(6, 3, 8, 8)))(unmix.mix(x))
+    d, d_hat = x[:, 0] - x[:, 1], x_hat[:, 0] - x_hat[:, 1]
+    price = (unmix.pair_error(x, x_hat) - unmix.pair_error(x, x_hat.flip(1))).abs()
+    torch.testing.assert_close(price, 2 * (d * d_hat).mean((1, 2, 3)).abs())
+
+
 # --- what can be had without a look ----------------------------------------------------------------
 
 
@@ -268,6 +308,25 @@ def test_the_fixed_difference_of_a_gaussian_has_the_length_of_a_half_normal():
     differences = torch.randn(20_000, 1, 1, 2, dtype=torch.float64) * torch.tensor([3.0, 0.1])
     d = unmix.fixed_difference(torch.stack([differences, torch.zeros_like(differences)], 1))
     assert d.flatten()[0].abs().item() == pytest.approx(3 * (2 / torch.pi) ** 0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("w", [0.5, 0.7, 0.2])
+def test_at_an_uneven_weight_a_linear_answer_passes_the_mixture_twice(w):
+    """Independent pixels of mean 0 and variance 1: the errors are 1 and 2 (w² + (1 − w)²), in the order given."""
+    x = torch.randn(50, 2, 3, 32, 32, dtype=torch.float64)
+    m, square = unmix.mix(x, w), w**2 + (1 - w) ** 2
+    d = (2 * w - 1) / square * m
+    linear = torch.stack([m + (1 - w) * d, m - w * d], 1)
+    twice = m[:, None].expand_as(x)
+    assert unmix.pair_error(x, linear).mean().item() == pytest.approx(1, rel=0.02)
+    assert unmix.pair_error(x, twice).mean().item() == pytest.approx(2 * square, rel=0.02)
+    for image in range(2):  # and the gain is the same on both
+        ratio = ((x - twice)[:, image] ** 2).mean() / ((x - linear)[:, image] ** 2).mean()
+        assert ratio.item() == pytest.approx(2 * square, rel=0.03)
+    # No other linear answer does better.
+    for wrong in (0.8, 1.2):
+        other = torch.stack([m + (1 - w) * (d + (wrong - 1) * m), m - w * (d + (wrong - 1) * m)], 1)
+        assert unmix.pair_error(x, other).mean() > unmix.pair_error(x, linear).mean()
 
 
 def test_flips_mirror_some_images_and_leave_the_others():
