@@ -226,7 +226,7 @@ def _glue(name: str, text: str, value: dict[str, Any]) -> None:
 
 def _code() -> list[str]:
     """The lib modules loaded so far that can change a trained weight, without their comments and docstrings."""
-    aside = {"lib.chapter", "lib.plots", "lib.explorer", "lib.files", "lib.book"}
+    aside = {"lib.chapter", "lib.plots", "lib.explorer", "lib.embed", "lib.files", "lib.book"}
     loaded = {name: module for name, module in sys.modules.items() if name.startswith("lib.") and name not in aside}
     return [strip_docs(Path(loaded[name].__file__).read_text()) for name in sorted(loaded)]
 

@@ -1,1 +1,398 @@
-void __LOOKS__;
+// Brings the explorers of a page to life. Python has written, for each, a host with a still image in it and,
+// after it, its data as JSON; see lib/explorer.py. Runs once per explorer, finds those not done yet.
+(() => {
+  "use strict";
+  const LOOKS = __LOOKS__;
+
+  const make = (name, attributes = {}, ...children) => {
+    const element = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
+  };
+  const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+  const number = (value, digits) => value.toFixed(digits).replace("-", "−");
+  const plain = (value) => String(value).replace("-", "−");
+  const colored = (element, color) => (element.style.setProperty("--color", color), element);
+
+  // --- images -------------------------------------------------------------------------------------
+
+  const load = async (source) => {
+    const image = new Image();
+    image.src = source;
+    await image.decode();
+    return image;
+  };
+
+  /** A canvas of one image's own size; the page enlarges it without blurring pixels. */
+  const tile = (data) => make("canvas", { class: "tile", width: data.width, height: data.height, "aria-hidden": "true" });
+
+  const draw = (context, data, sprite, index, alpha = 1) => {
+    const { width, height, columns } = data;
+    context.globalAlpha = alpha;
+    context.drawImage(
+      sprite,
+      (index % columns) * width, Math.floor(index / columns) * height, width, height,
+      0, 0, width, height,
+    );
+    context.globalAlpha = 1;
+  };
+
+  // --- a plane with dots, for plane and scatter ---------------------------------------------------
+
+  /** A canvas as wide as its place, redrawn sharply at every size: `paint` its ground, `mark` what moves. */
+  const map = (kind, label, describedBy, ratio, margin, paint, mark) => {
+    const canvas = make("canvas", { tabindex: "0", role: "application", "aria-label": label, "aria-describedby": describedBy });
+    const ground = document.createElement("canvas");
+    const pane = make("div", { class: `map ${kind}` }, canvas);
+    const view = { canvas, pane, width: 0, height: 0, left: margin.left, top: margin.top };
+    view.redraw = () => {
+      if (!view.width) return;
+      const context = canvas.getContext("2d");
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.drawImage(ground, 0, 0);
+      context.scale(view.scale, view.scale);
+      mark(context, view);
+    };
+    const resize = () => {
+      const full = Math.floor(pane.clientWidth);
+      const scale = window.devicePixelRatio || 1;
+      if (!full || (full === view.full && scale === view.scale)) return;
+      Object.assign(view, { full, scale, width: full - margin.left - margin.right });
+      view.height = Math.round(view.width / ratio);
+      const tall = view.height + margin.top + margin.bottom;
+      for (const target of [canvas, ground]) {
+        target.width = Math.round(full * scale);
+        target.height = Math.round(tall * scale);
+      }
+      canvas.style.height = `${tall}px`;
+      const context = ground.getContext("2d");
+      context.scale(scale, scale);
+      context.fillStyle = "#fff";
+      context.fillRect(0, 0, full, tall);
+      context.font = `${getComputedStyle(pane).fontSize} ${getComputedStyle(pane).fontFamily}`;
+      paint(context, view);
+      view.redraw();
+    };
+    /** Where a pointer is, as shares of the plane's width and height from its upper left corner. */
+    view.share = (event) => {
+      const box = canvas.getBoundingClientRect();
+      return [(event.clientX - box.left - view.left) / view.width, (event.clientY - box.top - view.top) / view.height];
+    };
+    new ResizeObserver(resize).observe(pane);
+    return view;
+  };
+
+  const place = (data, view, i) => [
+    view.left + (data.x[i] / 1000) * view.width,
+    view.top + (data.y[i] / 1000) * view.height,
+  ];
+
+  const disc = (context, x, y, radius) => {
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+  };
+
+  const paintDots = (context, data, view) => {
+    const radius = clamp(60 / Math.sqrt(data.x.length), 2, 4);
+    context.globalAlpha = 0.65;
+    for (let i = 0; i < data.x.length; i++) {
+      context.fillStyle = data.colors[data.labels[i]];
+      disc(context, ...place(data, view, i), radius);
+      context.fill();
+    }
+    context.globalAlpha = 1;
+  };
+
+  const paintFrame = (context, view) => {
+    context.strokeStyle = "#8c8c8c";
+    context.lineWidth = 1;
+    context.strokeRect(view.left + 0.5, view.top + 0.5, view.width - 1, view.height - 1);
+  };
+
+  /** White under dark, so that it shows on every ground. */
+  const outline = (context, trace) => {
+    for (const [style, width] of [["#fff", 4.5], ["#1a1a1a", 2]]) {
+      context.strokeStyle = style;
+      context.lineWidth = width;
+      trace();
+      context.stroke();
+    }
+  };
+
+  const closest = (data, x, y, width = 1, height = 1) => {
+    let best = -1;
+    let least = Infinity;
+    for (let i = 0; i < data.x.length; i++) {
+      const distance = Math.hypot((data.x[i] / 1000 - x) * width, (data.y[i] / 1000 - y) * height);
+      if (distance < least) [best, least] = [i, distance];
+    }
+    return [best, least];
+  };
+
+  const legend = (data) =>
+    make(
+      "ul",
+      { class: "legend", "aria-label": "Classes" },
+      ...data.classes.map((name, i) => make("li", {}, colored(make("span", { class: "swatch" }), data.colors[i]), name)),
+    );
+
+  const hasClasses = (data) => data.classes && data.classes.some((name) => name);
+
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+  /** Arrow keys are ours: neither the page nor a notebook editor may scroll or change cells by them. */
+  const onArrow = (element, move) =>
+    element.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.altKey || event.metaKey || !(event.key in ARROWS || event.key === "Home")) return;
+      event.preventDefault();
+      event.stopPropagation();
+      move(ARROWS[event.key], event.shiftKey);
+    });
+
+  // --- plane: a code anywhere, decoded ------------------------------------------------------------
+
+  const plane = (data, sprite, box) => {
+    const [left, right, bottom, top] = data.extent;
+    const rows = sprite.naturalHeight / data.height;
+    const at = [0.5, 0.5];
+    const image = tile(data);
+    const readout = make("p", { role: "status" });
+    const help = make(
+      "p", { class: "help", id: "help" },
+      `Drag over the plane, or focus it and use the arrow keys (Shift: larger steps, Home: the centre). Decoded at ${rows} × ${data.columns} places, blended between them.`,
+    );
+    const one = image.getContext("2d");
+    const lower = make("canvas", { width: data.width, height: data.height });
+    const other = lower.getContext("2d");
+    const step = Math.pow(10, Math.floor(Math.log10((right - left) / 3)));
+    const ticks = (low, high) => {
+      const every = [1, 2, 5, 10].map((factor) => factor * step).find((width) => (high - low) / width <= 7);
+      const list = [];
+      for (let k = Math.ceil(low / every - 1e-9); k * every <= high + 1e-9 * every; k++) list.push(k * every);
+      return list.map((value) => [value, number(value, every < 1 ? Math.ceil(-Math.log10(every)) : 0)]);
+    };
+
+    const paint = (context, view) => {
+      context.fillStyle = "#1a1a1a";
+      context.strokeStyle = "#e6e6e6";
+      context.textAlign = "center";
+      context.textBaseline = "top";
+      for (const [value, text] of ticks(left, right)) {
+        const x = Math.round(view.left + ((value - left) / (right - left)) * view.width) + 0.5;
+        context.strokeRect(x, view.top, 0, view.height);
+        context.fillText(text, x, view.top + view.height + 5);
+      }
+      context.textAlign = "right";
+      context.textBaseline = "middle";
+      for (const [value, text] of ticks(bottom, top)) {
+        const y = Math.round(view.top + ((top - value) / (top - bottom)) * view.height) + 0.5;
+        context.strokeRect(view.left, y, view.width, 0);
+        context.fillText(text, view.left - 6, y);
+      }
+      context.textAlign = "center";
+      context.textBaseline = "bottom";
+      context.fillText(data.axes[0], view.left + view.width / 2, view.top + view.height + 50);
+      context.save();
+      context.translate(2, view.top + view.height / 2);
+      context.rotate(-Math.PI / 2);
+      context.textBaseline = "top";
+      context.fillText(data.axes[1], 0, 0);
+      context.restore();
+      if (data.x) paintDots(context, data, view);
+      paintFrame(context, view);
+    };
+    const mark = (context, view) => {
+      const [x, y] = [view.left + at[0] * view.width, view.top + at[1] * view.height];
+      outline(context, () => {
+        disc(context, x, y, 8);
+        for (const [dx, dy] of Object.values(ARROWS)) {
+          context.moveTo(x + 8 * dx, y + 8 * dy);
+          context.lineTo(x + 15 * dx, y + 15 * dy);
+        }
+      });
+    };
+    const view = map(
+      "drag", `${data.title}. Arrow keys move the marked place.`, "help",
+      (right - left) / (top - bottom), { left: 50, right: 10, top: 8, bottom: 52 }, paint, mark,
+    );
+
+    /** Draws one row's two images, weighted, on a canvas of a tile's size. */
+    const across = (context, row, column, share) => {
+      draw(context, data, sprite, row * data.columns + column);
+      draw(context, data, sprite, row * data.columns + column + 1, share);
+    };
+    const show = () => {
+      const [u, v] = [at[0] * (data.columns - 1), at[1] * (rows - 1)];
+      const [column, row] = [Math.min(Math.floor(u), data.columns - 2), Math.min(Math.floor(v), rows - 2)];
+      across(one, row, column, u - column);
+      across(other, row + 1, column, u - column);
+      one.globalAlpha = v - row;
+      one.drawImage(lower, 0, 0);
+      one.globalAlpha = 1;
+      const [z1, z2] = [left + at[0] * (right - left), top - at[1] * (top - bottom)];
+      let text = `${data.axes[0]} = ${number(z1, 2)}, ${data.axes[1]} = ${number(z2, 2)}.`;
+      if (data.x && data.x.length && hasClasses(data)) {
+        const [i] = closest(data, ...at, right - left, top - bottom);
+        text += ` Nearest ${data.noun}: ${data.classes[data.labels[i]]}.`;
+      }
+      readout.textContent = text;
+      view.redraw();
+    };
+    const go = (x, y) => {
+      [at[0], at[1]] = [clamp(x, 0, 1), clamp(y, 0, 1)];
+      show();
+    };
+    let held = false;
+    view.canvas.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      held = true;
+      view.canvas.setPointerCapture(event.pointerId);
+      go(...view.share(event));
+    });
+    view.canvas.addEventListener("pointermove", (event) => held && go(...view.share(event)));
+    for (const end of ["pointerup", "pointercancel"]) view.canvas.addEventListener(end, () => (held = false));
+    onArrow(view.canvas, (way, far) => {
+      const size = (far ? 5 : 1) / 60;
+      way ? go(at[0] + size * way[0], at[1] + size * way[1]) : go(0.5, 0.5);
+    });
+
+    const side = make("div", { class: "side" }, image, readout);
+    if (data.x && hasClasses(data)) side.append(legend(data));
+    box.append(make("div", { class: "panes" }, view.pane, side), help);
+    show();
+  };
+
+  // --- strips: a slider per direction -------------------------------------------------------------
+
+  const strips = (data, sprite, box) => {
+    const list = make("div", { class: "strips" });
+    data.names.forEach((name, row) => {
+      const image = tile(data);
+      const value = make("span", { class: "value", "aria-hidden": "true" });
+      const input = make("input", {
+        id: `strip-${row}`, type: "range", min: "0", max: String(data.columns - 1), step: "1", value: String(data.start),
+      });
+      const show = () => {
+        const step = Number(input.value);
+        draw(image.getContext("2d"), data, sprite, row * data.columns + step);
+        let text = `${plain(data.positions[step])} ${data.unit}`.trim();
+        if (data.numbers) text += `, ${data.number_name} ${plain(data.numbers[row][step])}`;
+        value.textContent = text;
+        input.setAttribute("aria-valuetext", text);
+      };
+      input.addEventListener("input", show);
+      // The browser moves the slider; nobody else shall hear of it.
+      input.addEventListener("keydown", (event) => event.key in ARROWS && event.stopPropagation());
+      list.append(make("div", { class: "strip" }, image, make("div", {}, make("label", { for: input.id }, name), input, value)));
+      show();
+    });
+    box.append(list, make("p", { class: "help" }, "Move a slider, or focus it and use the arrow keys."));
+  };
+
+  // --- scatter: an image and its neighbours for every dot -----------------------------------------
+
+  const scatter = (data, sprite, box) => {
+    const name = (i) => data.classes[data.labels[i]];
+    let chosen = 0; // stays when the pointer leaves
+    let shown = 0;
+    const image = tile(data);
+    const readout = make("p", { role: "status" });
+    const near = make("ol", { class: "near" });
+    const help = make(
+      "p", { class: "help", id: "help" },
+      "Point at a dot and click to keep it, tap it, or focus the map and use the arrow keys." +
+        (data.neighbours ? " Rings mark its neighbours; click one to go there." : ""),
+    );
+    const title = (i) => `${data.noun[0].toUpperCase()}${data.noun.slice(1)} ${i + 1}${name(i) ? `: ${name(i)}` : ""}`;
+    const neighbours = () => (data.neighbours ? data.neighbours[shown] : []);
+
+    const mark = (context, view) => {
+      const [x, y] = place(data, view, shown);
+      for (const i of neighbours()) {
+        const [a, b] = place(data, view, i);
+        outline(context, () => disc(context, a, b, 6));
+      }
+      outline(context, () => disc(context, x, y, 10));
+      context.fillStyle = data.colors[data.labels[shown]];
+      disc(context, x, y, 5);
+      context.fill();
+    };
+    const paint = (context, view) => paintDots(context, data, view);
+    const view = map("tap", `${data.title}. Arrow keys go to the next dot.`, "help", 1, { left: 12, right: 12, top: 12, bottom: 12 }, paint, mark);
+
+    const show = (i) => {
+      shown = i;
+      draw(image.getContext("2d"), data, sprite, i);
+      let text = `${title(i)}.`;
+      if (data.neighbours && hasClasses(data)) {
+        const same = neighbours().filter((j) => name(j) === name(i)).length;
+        text += ` Of the ${neighbours().length} ${data.near}, ${same} ${same === 1 ? "is" : "are"} of its class.`;
+      }
+      readout.textContent = text;
+      near.replaceChildren(
+        ...neighbours().map((j) => {
+          const small = tile(data);
+          draw(small.getContext("2d"), data, sprite, j);
+          const button = colored(make("button", { type: "button", "aria-label": `Go to ${title(j)}` }, small), data.colors[data.labels[j]]);
+          if (name(j)) button.append(make("span", {}, name(j)));
+          button.addEventListener("click", () => {
+            choose(j);
+            view.canvas.focus();
+          });
+          return make("li", {}, button);
+        }),
+      );
+      view.redraw();
+    };
+    const choose = (i) => show((chosen = i));
+    const under = (event) => closest(data, ...view.share(event), view.width, view.height);
+    view.canvas.addEventListener("pointerdown", (event) => event.button || choose(under(event)[0]));
+    view.canvas.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "touch") return;
+      const [i, distance] = under(event);
+      if (i !== shown && distance < 20) show(i);
+    });
+    view.canvas.addEventListener("pointerleave", () => shown !== chosen && show(chosen));
+    onArrow(view.canvas, (way) => {
+      if (!way) return choose(0);
+      // The nearest dot within 45° of the arrow's direction; one that is off to the side counts as farther.
+      let best = -1;
+      let least = Infinity;
+      for (let i = 0; i < data.x.length; i++) {
+        const [dx, dy] = [data.x[i] - data.x[chosen], data.y[i] - data.y[chosen]];
+        const along = dx * way[0] + dy * way[1];
+        const aside = Math.abs(dx * way[1]) + Math.abs(dy * way[0]);
+        if (i !== chosen && along > 0 && aside <= along && along + aside < least) [best, least] = [i, along + aside];
+      }
+      if (best >= 0) choose(best);
+    });
+
+    const side = make("div", { class: "side" }, image, readout);
+    if (hasClasses(data)) side.append(legend(data));
+    box.append(make("div", { class: "panes" }, view.pane, side));
+    if (data.neighbours) box.append(near);
+    box.append(help);
+    show(chosen);
+  };
+
+  // --- start --------------------------------------------------------------------------------------
+
+  const KINDS = { plane, strips, scatter };
+
+  const start = async (host) => {
+    const mark = host.dataset.explorer;
+    const source = document.querySelector(`script[data-explorer-data="${mark}"]`);
+    const data = JSON.parse(source.textContent);
+    const sprite = await load(data.sprite || host.querySelector("img").src);
+    const box = make("div", { class: "box", role: "group", "aria-label": data.title });
+    KINDS[data.kind](data, sprite, box);
+    // From here on the host shows its shadow; the still image comes back through the slot, on paper.
+    host.attachShadow({ mode: "open" }).append(make("style", {}, LOOKS), box, make("slot"));
+  };
+
+  for (const host of document.querySelectorAll("div.lwl-explorer:not([data-ready])")) {
+    host.dataset.ready = "";
+    start(host).catch((error) => console.error("The explorer stays a still image:", error));
+  }
+})();

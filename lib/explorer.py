@@ -12,9 +12,7 @@ import html
 import io
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lib import plots
+from lib import embed, plots
 
 LIMIT = 700_000
 """Bytes of HTML that one explorer may take."""
@@ -143,10 +141,10 @@ def strips(
     data = {
         "kind": "strips",
         "names": list(stacks),
-        "positions": [_short(position) for position in positions],
+        "positions": _rounded(positions),
         "unit": unit,
         "start": start,
-        "numbers": numbers and [[_short(value) for value in numbers[label]] for label in stacks],
+        "numbers": numbers and [_rounded(numbers[label]) for label in stacks],
         "number_name": number_name,
     }
     sprite = _Sprite(torch.cat(list(stacks.values())), count)
@@ -218,11 +216,6 @@ def nearest(codes: Array, k: int) -> Tensor:
     return distance.argsort(dim=1, stable=True)[:, : min(k, len(z) - 1)]
 
 
-def refresh(page: str) -> str:
-    """HTML with explorers in it, their script and looks replaced by today's; data and images stay as they are."""
-    return _SCRIPT.sub(lambda _: _script(), page)
-
-
 # --- arrays in, HTML out ---------------------------------------------------------------------------
 
 
@@ -239,8 +232,8 @@ class _Sprite:
         whole = grid.permute(0, 3, 1, 4, 2).reshape(lines * self.height, columns * self.width, channels)
         self.image = Image.fromarray(whole.squeeze(-1).numpy() if channels == 1 else whole.numpy())
 
-    def encodings(self):
-        """As (media type, bytes), without loss first, then smaller and smaller."""
+    def encodings(self) -> Iterator[tuple[str, bytes]]:
+        """As (media type, bytes): without loss, then smaller and smaller."""
         yield "image/png", _save(self.image, "PNG", optimize=True)
         for quality in (90, 75, 60, 45):
             yield "image/webp", _save(self.image, "WEBP", quality=quality, method=6)
@@ -307,7 +300,7 @@ def _colors(count: int) -> list[str]:
 
 def _map(flat: np.ndarray, label: np.ndarray, names: list[str]) -> bytes:
     """The still image of a scatter plot, as PNG."""
-    figure = Figure(figsize=(plots.WIDTH, 5), dpi=100, facecolor="white")
+    figure = Figure(figsize=(plots.WIDTH, 5), dpi=100, facecolor="white", layout="none")
     ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     plots.latent_scatter(ax, flat, label, names)
     ax.set(xticks=[], yticks=[])
@@ -327,32 +320,23 @@ def _build(title: str, data: dict[str, Any], sprite: _Sprite, still: bytes | Non
             picture = _data_uri("image/png", still)
         # "</" would end the script, "<!--" hide the rest of it.
         text = json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
+        width = sprite.image.width * max(1, round(640 / sprite.image.width)) if still is None else 750
         mark = hashlib.sha256((text + picture).encode()).hexdigest()[:12]
         piece = (
             f'<div class="lwl-explorer" data-explorer="{mark}" data-lm-suppress-shortcuts="true">'
             f'<img class="dark-light" src="{picture}" alt="{html.escape(alt)}" '
-            'style="max-width: 100%; background: #fff"></div>\n'
-            f'<script type="application/json" data-explorer-data="{mark}">{text}</script>\n{_script()}\n'
+            f'style="width: {width}px; max-width: 100%; image-rendering: {"auto" if still else "pixelated"}; '
+            'background: #fff"></div>\n'
+            f'<script type="application/json" data-explorer-data="{mark}">{text}</script>\n{embed.script()}\n'
         )
         size = len(piece.encode())
-        if size <= limit:
+        # What is kept without loss may take half: the eye gains nothing from the rest, and a notebook holds more.
+        if size <= (limit // 2 if media_type == "image/png" else limit):
             return Explorer(title, piece)
     raise ValueError(
         f"This explorer takes {size:,} bytes, even with its images compressed; {limit:,} are allowed. "
         "Give fewer images (a coarser grid, fewer steps or points) or smaller ones."
     )
-
-
-def _script() -> str:
-    looks = json.dumps(_beside("css")).replace("<", "\\u003c")
-    return f"<script data-explorer-code>{_beside('js').replace('__LOOKS__', looks)}</script>"
-
-
-_SCRIPT = re.compile(r"<script data-explorer-code>.*?</script>", re.S)
-
-
-def _beside(suffix: str) -> str:
-    return Path(__file__).with_suffix("." + suffix).read_text(encoding="utf-8").strip()
 
 
 def _save(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -365,6 +349,8 @@ def _data_uri(media_type: str, encoded: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(encoded).decode()}"
 
 
-def _short(value: float) -> float:
-    """Four significant digits: as many as a reader can use."""
-    return float(f"{float(value):.4g}")
+def _rounded(values: Sequence[float]) -> list[float]:
+    """Four digits of the largest, at most four of each: a linspace's middle of -1e-7 becomes 0."""
+    array = np.asarray(values, dtype=float)
+    digits = 4 - math.ceil(math.log10(max(np.abs(array).max(), 1e-300)))
+    return [float(f"{value:.4g}") + 0.0 for value in np.round(array, digits)]
