@@ -6,7 +6,9 @@ its numbers keep a digest a file: so it can be said which runs are older than th
 
 import argparse
 import ast
+import base64
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
+from PIL import Image
 
 from lib.book import BookError, chapters, code_cells, merge, records
 from lib.files import ROOT, atomic_write, strip_docs
@@ -41,6 +45,10 @@ def publish(chapter: str, profile: str, root: Path = ROOT) -> Path:
     commit = numbers["provenance"]["commit"]
     if not re.fullmatch("[0-9a-f]+", commit):
         raise BookError(f"{chapter} was executed from code that no commit names ({commit}): commit, execute again.")
+    for cell in page.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = with_palette(output.data["image/png"])
     text = nbformat.writes(page)
     if len(text.encode()) > LIMIT:
         raise BookError(
@@ -72,6 +80,20 @@ def staleness(chapter: str, root: Path = ROOT) -> str | None:
     then, now = json.loads(path.read_text())["lib"], library_digests(source, root)
     changed = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
     return f"older than {', '.join(changed)}" if changed else None
+
+
+def with_palette(png: str) -> str:
+    """A PNG (base64) stored with 256 colours if hardly a pixel changes by that: a figure shrinks to less than half.
+
+    Grey images and most figures come out the same; photographs, which do not, are left as they are.
+    """
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    small = image.quantize(256, dither=Image.Dither.NONE)
+    change = np.abs(np.asarray(image, float) - np.asarray(small.convert("RGB"), float)).mean()
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG", optimize=True)
+    found = base64.b64encode(buffer.getvalue()).decode()
+    return found if change < 0.5 and len(found) < len(png) else png
 
 
 def library_digests(source: nbformat.NotebookNode, root: Path = ROOT, commit: str = "") -> dict[str, str]:

@@ -1,9 +1,13 @@
+import base64
+import io
 import json
 import subprocess
 
 import nbformat
+import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from lib import book, published
 from lib.book import BookError
@@ -168,3 +172,24 @@ def test_no_path_of_the_machine_is_published(project):
     run(project, text=f"{project}/data/MNIST is read\n")
     with pytest.raises(BookError, match="data/MNIST: print file names only"):
         publish(project)
+
+
+def as_png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def pixels_of(png):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")).astype(int)
+
+
+def test_grey_images_and_figures_are_stored_smaller_and_look_the_same():
+    noise = np.random.default_rng(0).integers(0, 256, (80, 90, 1), np.uint8).repeat(3, 2)
+    found = published.with_palette(as_png(noise))
+    assert len(found) < len(as_png(noise)) and (pixels_of(found) == noise).all()
+
+
+def test_photographs_keep_their_colours():
+    noise = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
+    assert published.with_palette(as_png(noise)) == as_png(noise)
