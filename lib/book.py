@@ -190,7 +190,7 @@ def _provenance_box(
         + (", changed from the defaults: " + ", ".join(f"`{k}={v}`" for k, v in given.items()) if given else "")
         + ".",
         f"**Run**: {facts['date']}, commit `{facts['commit']}`, {facts['device']}, torch {facts['torch']}, "
-        f"{facts['seconds']:.0f} s, at most {facts['peak_memory_gb']} GB of memory.",
+        f"{_duration(facts['seconds'])}, at most {facts['peak_memory_gb']} GB of memory.",
     ]
     text = "\n\n".join(lines)
     if profile == "demo":
@@ -204,6 +204,10 @@ def _provenance_box(
     else:
         text = f":::{{admonition}} Where these numbers come from\n:class: note\n{text}\n:::"
     return nbformat.v4.new_markdown_cell(text)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.0f} minutes"
 
 
 def parameters_given(source: nbformat.NotebookNode, values: dict[str, Any]) -> list[str]:

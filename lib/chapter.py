@@ -166,7 +166,9 @@ class Run:
             "data_sha256": data.digest(),
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "commit": _commit(),
-            "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads",
+            "device": torch.cuda.get_device_name()
+            if on_gpu
+            else f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}",
             "python": platform.python_version(),
             "torch": torch.__version__,
             "seconds": round(time.perf_counter() - self._start, 1),

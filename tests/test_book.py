@@ -181,3 +181,7 @@ def test_addresses_bring_buttons_and_a_picture_only_when_they_are_known(project)
     assert addressed["html"]["use_edit_page_button"] and addressed["launch_buttons"]["colab_url"]
     assert addressed["sphinx"]["config"]["ogp_image"] == "https://me.example/book/_static/card.png"
     assert (out / "_static" / "card.png").exists()
+
+
+def test_long_runs_are_told_in_minutes():
+    assert book._duration(12.3) == "12 s" and book._duration(4482.8) == "75 minutes"
