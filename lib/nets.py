@@ -212,6 +212,25 @@ def pixels(logits: Tensor) -> Tensor:
     return torch.sigmoid(logits.float())
 
 
+def _halved(shape: Shape, channels: Sequence[int]) -> tuple[int, int]:
+    """The side left when a square's is halved per entry of channels, and how far its doublings exceed the square.
+
+    Raises ValueError for channels below 1, and where the excess cannot be cropped or padded equally on both sides.
+    """
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels={list(channels)}: give positive numbers.")
+    _, height, width = shape
+    side = math.ceil(height / 2 ** len(channels))
+    surplus = side * 2 ** len(channels) - height
+    if height != width or surplus % 2 or surplus >= height:
+        raise ValueError(
+            f"Images of {height}×{width} pixels: {len(channels)} entries of channels make a square of side "
+            f"{side} · 2^{len(channels)}. That may exceed the image's side by an "
+            "even number smaller than the side, to be cropped or padded."
+        )
+    return side, surplus
+
+
 def deconv_decoder(
     latent_dim: int,
     channels: Sequence[int],
@@ -229,17 +248,7 @@ def deconv_decoder(
     """
     if latent_dim < 1:
         raise ValueError(f"latent_dim={latent_dim}: a code needs at least one number.")
-    if not channels or min(channels) < 1:
-        raise ValueError(f"channels={list(channels)}: give positive numbers.")
-    colours, height, width = shape
-    side = math.ceil(height / 2 ** len(channels))
-    surplus = side * 2 ** len(channels) - height
-    if height != width or surplus % 2 or surplus >= height:
-        raise ValueError(
-            f"Images of {height}×{width} pixels: {len(channels)} doublings make a square "
-            f"of side {side} · 2^{len(channels)}. That may exceed the image's side by an "
-            "even number smaller than the side, to be cropped."
-        )
+    colours, side, surplus = shape[0], *_halved(shape, channels)
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, channels[0] * side * side),
         nn.Unflatten(1, (channels[0], side, side)),
@@ -353,16 +362,7 @@ def conv_critic(shape: Shape, channels: Sequence[int]) -> nn.Sequential:
     The mirror image of :func:`deconv_decoder`: a side that cannot be halved so often is padded with zeros,
     as much on every side. Raises ValueError for images that cannot be made to fit so.
     """
-    colours, height, width = shape
-    if not channels or min(channels) < 1:
-        raise ValueError(f"channels={list(channels)}: give positive numbers.")
-    side = math.ceil(height / 2 ** len(channels))
-    missing = side * 2 ** len(channels) - height
-    if height != width or missing % 2 or missing >= height:
-        raise ValueError(
-            f"Images of {height}×{width} pixels: {len(channels)} halvings need a square of side "
-            f"s · 2^{len(channels)}, or an even number less, to be padded."
-        )
+    colours, side, missing = shape[0], *_halved(shape, channels)
     layers: list[nn.Module] = [nn.ZeroPad2d(missing // 2)] if missing else []
     for before, after in itertools.pairwise([colours, *channels]):
         layers += [CriticConv2d(before, after, 4, stride=2, padding=1), Leaky()]

@@ -173,11 +173,14 @@ class Muon(torch.optim.Optimizer):
     Jordan et al. (2024). Nesterov's momentum (M, N), divided by its norm, goes through five iterations of a polynomial
     that moves singular values between 0 and 1 to about 1, so directions with small gradients move as far as those
     with large ones. Convolutions count as matrices (out, in · height · width), biases as one row. torch.optim.Muon
-    does the same, but takes matrices only, and in bfloat16, which is slow on most CPUs.
+    does the same, but takes matrices only, and in bfloat16, which is slow on most CPUs. ``weight_decay`` is
+    decoupled: each step takes lr · weight_decay of a matrix away, and nothing of a vector.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self) -> None:
@@ -191,6 +194,8 @@ class Muon(torch.optim.Optimizer):
                 mean = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
                 ahead = weight.grad.lerp(mean, group["momentum"])
                 matrix = ahead.reshape(len(weight) if weight.ndim > 1 else 1, -1)
+                if weight.ndim > 1:
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
                 # As wide as a step of norm 1 in the larger of the two spaces.
                 scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
                 weight.add_(orthogonal(matrix).view(weight.shape), alpha=-group["lr"] * scale)

@@ -402,7 +402,7 @@ def test_the_first_image_of_a_class_or_a_clear_refusal():
     [
         ({"families": ["normal", "cauchy"]}, r"families = .*'normal', 'laplace', 'uniform', 'exponential'"),
         ({"latent_dim": 0}, "latent_dim = 0: it must be at least 1"),
-        ({"channels_003": [4] * 6}, "Images of 28×28 pixels: 6 doublings"),
+        ({"channels_003": [4] * 6}, "Images of 28×28 pixels: 6 entries of channels"),
         ({"interpolate_to": "Shirt"}, "There is no class 'Shirt'. Choose one of: 0, 1"),
     ],
 )

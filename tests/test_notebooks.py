@@ -13,7 +13,8 @@ import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib import book, chapter, train
+from lib import book, chapter, train, unmix
+from lib.data import Split
 from lib.files import ROOT
 
 CHAPTERS = book.chapters()
@@ -93,6 +94,8 @@ TINY = {
         "hidden": 2,
         "epochs": 2,
         "batch_size": 20,
+        "optimizer": "Muon",
+        "learning_rate": 0.02,
         "variant_epochs": 1,
         "label_epochs": 1,
         "curve_images": 20,
@@ -293,7 +296,7 @@ def test_unmixing_splits_images_before_it_draws_pairs(monkeypatch):
 
     monkeypatch.setattr(train, "fit", fit)
     monkeypatch.setattr(chapter, "display", lambda *args, **options: None)
-    run = cells_of_unmixing("train-general", curve=[10], flips=False)
+    run = cells_of_unmixing("table-general", curve=[10], flips=False)
     data = run["data"]
     test, seen = set(as_bytes(data.test.images)), {image for images in trained for image in as_bytes(images)}
     assert len(trained) >= 14 and len(seen) == len(data.train) == 60
@@ -305,6 +308,11 @@ def test_unmixing_splits_images_before_it_draws_pairs(monkeypatch):
     for name in ("x_test", "x_train", "x_few", "x_sides", "x_kinds"):
         first, second = as_bytes(run[name][:, 0]), as_bytes(run[name][:, 1])
         assert all(a != b for a, b in zip(first, second, strict=True)), name
+
+    # Floors that need no training: what is linear in the mixture keeps it, and beats the mixture twice.
+    x, m, linear = run["x_test"], run["m_uneven"], run["linear"]
+    torch.testing.assert_close(unmix.mix(linear, 0.7), m)
+    assert unmix.pair_error(x, linear).mean() < 0.95 * unmix.pair_error(x, run["twice"](m)).mean()
 
 
 def test_unmixings_score_is_a_mean_of_decibels_in_one_order_a_pair():
@@ -330,6 +338,9 @@ def test_unmixings_two_kinds_keep_their_places():
     assert not sides[0] & sides[1]
     labels = dict(zip(as_bytes(run["data"].train.images), run["data"].train.labels.tolist(), strict=True))
     assert max(labels[image] for image in sides[0]) < 5 <= min(labels[image] for image in sides[1])
+    one_sided = Split(run["data"].test.images[:4], torch.zeros(4, dtype=torch.long))
+    with pytest.raises(chapter.ParameterError, match="both halves of the classes are needed"):
+        run["halves_of_classes"](one_sided)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +353,7 @@ def test_unmixings_two_kinds_keep_their_places():
         ({"test_images": 1}, "test_images = 1: a pair needs 2"),
         ({"protocol_images": 1}, "protocol_images = 1: it must be at least 2"),
         ({"protocol_images": 61}, "protocol_images = 61: with this data at most 60"),
+        ({"test_pairs": 1}, r"test_pairs = 1: it must be 0 \(all\) or at least 2"),
         ({"test_pairs": 41}, "test_pairs = 41: with this data at most 40"),
         ({"curve": [10, 61]}, r"curve = \[10, 61\]: with this data at most 60"),
         ({"curve": [1]}, r"curve = \[1\]: it must be a list of values at least 2"),

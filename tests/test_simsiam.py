@@ -276,6 +276,7 @@ def test_four_views_in_five_are_jittered_and_no_more_than_they_may():
         ({"ks": [1, 61]}, "ks = 61: with this data at most 60, the bank"),
         ({"batch_size": 1}, "batch_size = 1: it must be at least 2"),
         ({"batch_size": 61}, "batch_size = 61: with this data at most 60"),
+        ({"optimizer": "Adam"}, "optimizer = 'Adam': it must be one of 'SGD', 'Muon'"),
         ({"encoder": "vit"}, "encoder = 'vit': it must be one of 'small', 'resnet18'"),
         ({"variant_epochs": 99}, "variant_epochs = 99: at most epochs"),
         ({"dataset": "digits"}, "dataset = 'digits': its images are grey"),

@@ -405,6 +405,15 @@ def test_muon_trains_convolutions_and_biases_and_leaves_what_has_no_gradient():
     assert (idle == 1).all()
 
 
+def test_muons_decay_shrinks_matrices_and_leaves_vectors():
+    matrix, vector = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
+    before = matrix.detach().clone(), vector.detach().clone()
+    matrix.grad, vector.grad = torch.zeros(4, 3), torch.zeros(4)
+    train.Muon([matrix, vector], lr=0.1, weight_decay=0.5).step()
+    torch.testing.assert_close(matrix.detach(), 0.95 * before[0])
+    assert torch.equal(vector.detach(), before[1])
+
+
 def test_a_muon_step_goes_on_from_its_parts():
     x, y = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0)).unbind()
 
