@@ -17,6 +17,9 @@ chapter: export LWL_ARGS = $(ARGS)
 chapter: $(READY)  ## execute one: make chapter CHAPTER=01_autoencoders PROFILE=laptop ARGS="-p epochs 3"
 	$(SNAKEMAKE) -- _build/runs/$(PROFILE)$(if $(ARGS),.custom)/$(CHAPTER).ipynb
 
+ifneq ($(and $(filter publish,$(MAKECMDGOALS)),$(ARGS)),)
+$(error ARGS=$(ARGS): a published run is its profile's own. Change book/profiles/, or say make chapter)
+endif
 publish: chapter  ## execute one for the book and store it: make publish CHAPTER=01_autoencoders PROFILE=laptop
 	$(BIN)/python -m lib.published publish $(CHAPTER) --profile $(PROFILE)
 

@@ -39,6 +39,12 @@ def test_every_command_is_shown_as_the_line_it_runs():
     assert ".venv/bin/python -m pytest" in made("test")
 
 
+def test_a_published_run_takes_no_arguments_of_its_own():
+    command = ["make", "--dry-run", "publish", "CHAPTER=01_autoencoders", "PROFILE=laptop", "ARGS=-p latent_dim 8"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode and "a published run is its profile's own" in result.stderr
+
+
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
