@@ -190,7 +190,8 @@ def _provenance_box(
         + (", changed from the defaults: " + ", ".join(f"`{k}={v}`" for k, v in given.items()) if given else "")
         + ".",
         f"**Run**: {facts['date']}, commit `{facts['commit']}`, {facts['device']}, torch {facts['torch']}, "
-        f"{_duration(facts['seconds'])}, at most {facts['peak_memory_gb']} GB of memory.",
+        f"{_duration(facts['seconds'], facts.get('resumed_seconds', 0))}, "
+        f"at most {facts['peak_memory_gb']} GB of memory.",
     ]
     text = "\n\n".join(lines)
     if profile == "demo":
@@ -206,8 +207,12 @@ def _provenance_box(
     return nbformat.v4.new_markdown_cell(text)
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 180 else f"{seconds / 60:.0f} minutes"
+def _duration(seconds: float, resumed: float = 0.0) -> str:
+    def told(time: float) -> str:
+        return f"{time:.0f} s" if time < 180 else f"{time / 60:.0f} minutes"
+
+    # A run that went on from checkpoints took the time of both its parts.
+    return told(seconds + resumed) + (f" ({told(resumed)} of training in an earlier go)" if resumed >= 1 else "")
 
 
 def parameters_given(source: nbformat.NotebookNode, values: dict[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from IPython.display import Markdown, display
 
+from lib import train
 from lib.data import ImageData
 from lib.files import ROOT, strip_docs
 
@@ -172,6 +173,7 @@ class Run:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "seconds": round(time.perf_counter() - self._start, 1),
+            "resumed_seconds": round(train.resumed_seconds, 1),
             "peak_memory_gb": peak and round(peak / 1e9, 2),
             "parameters": self.parameters,
         }

@@ -272,6 +272,10 @@ class History:
         }
 
 
+resumed_seconds = 0.0
+"""What this process was spared: seconds of training that its calls of :func:`fit` took over from checkpoints."""
+
+
 def fit(
     step: Step,
     batches: Batches,
@@ -305,7 +309,9 @@ def fit(
     if checkpoint is not None:
         store = _Checkpoint(checkpoint, step, batches, steps)
         store.restore(history)
+    global resumed_seconds
     start, before = time.perf_counter(), history.seconds
+    resumed_seconds += before
     recent: list[Losses] = []
     with _progress(label, steps, len(history)) as bar:
         for done in range(len(history) + 1, steps + 1):

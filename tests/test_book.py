@@ -185,3 +185,4 @@ def test_addresses_bring_buttons_and_a_picture_only_when_they_are_known(project)
 
 def test_long_runs_are_told_in_minutes():
     assert book._duration(12.3) == "12 s" and book._duration(4482.8) == "75 minutes"
+    assert book._duration(600, 3000) == "60 minutes (50 minutes of training in an earlier go)"

@@ -246,9 +246,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights_history_and_random_state(tmp_
     expected_noise = torch.randn(3)
     for after in (3, 20, 30):
         assert interrupted(tmp_path / "parts", after) is None
+    spared = train.resumed_seconds
     resumed, resumed_history = interrupted(tmp_path / "parts", after=None)
     assert torch.equal(weights(whole), weights(resumed))
     assert np.array_equal(history["loss"], resumed_history["loss"])
+    assert 0 < train.resumed_seconds - spared < resumed_history.seconds
     assert torch.equal(expected_noise, torch.randn(3)), "what is drawn after a resumed run differs"
     again, _ = interrupted(tmp_path / "parts", after=1)  # a finished run trains no more
     assert torch.equal(weights(whole), weights(again))
