@@ -372,6 +372,18 @@ def test_orthogonalised_matrices_keep_their_vectors_and_lose_their_values(shape)
     torch.testing.assert_close(inside, torch.diag(values), atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(64, 576), (576, 64), (48, 27), (32, 32)])
+def test_orthogonalisation_is_the_published_iteration(shape):
+    """What is done on the small square matrix equals the iteration on the whole one, in float32, too."""
+    generator = torch.Generator().manual_seed(0)
+    # Singular values over four decades, as gradients have them.
+    matrix = torch.randn(shape, generator=generator) * torch.logspace(0, -4, shape[1])
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.T @ x + 2.0315 * x @ x.T @ x @ x.T @ x
+    torch.testing.assert_close(train.orthogonal(matrix).double(), x, atol=1e-3, rtol=0)
+
+
 def test_muon_steps_down_and_as_far_as_the_rate_says():
     weight = nn.Parameter(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)))
     gradient = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))

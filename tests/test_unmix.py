@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -226,6 +228,27 @@ def test_plain_error_teaches_the_mixture_and_pit_does_not(pit):
     else:
         torch.testing.assert_close(x_hat, twice, atol=0.02, rtol=0)
         assert loss.item() == pytest.approx(unmix.pair_error(x, twice).item(), rel=0.01)
+
+
+def test_in_decibels_each_pair_counts_by_its_own_error():
+    """The loss is the mean over pairs of the logarithm, not the logarithm of the mean; its gradient is relative."""
+    x = pairs(2)
+    m = unmix.mix(x)
+    bad, good = x + 0.2, x.flip(1) + 0.002  # errors 0.08 and 8e-6, the second in the other order
+    x_hat = torch.stack([bad[0], good[1]]).requires_grad_()
+    found = unmix.unmix_loss(lambda m: x_hat, x, m, decibels=True)
+    expected = (10 * math.log10(0.08 + 1e-4) + 10 * math.log10(8e-6 + 1e-4)) / 2
+    assert found["loss"].item() == pytest.approx(expected, abs=1e-3)
+    assert found["error"].item() == pytest.approx((0.08 + 8e-6) / 2, rel=1e-4)
+    found["loss"].backward()
+    # d/de of log10(e²·2 + ε) per pair, where the mean of errors would have given 0.2 : 0.002.
+    sizes = x_hat.grad.flatten(1).norm(dim=1)
+    relative = (0.2 / (0.08 + 1e-4)) / (0.002 / (8e-6 + 1e-4))
+    assert (sizes[0] / sizes[1]).item() == pytest.approx(relative, rel=1e-2)
+    # A pair without any error, two equal images, is no infinity.
+    perfect = x.clone().requires_grad_()
+    unmix.unmix_loss(lambda m: perfect, x, m, decibels=True)["loss"].backward()
+    assert perfect.grad.isfinite().all()
 
 
 def test_a_constrained_network_learns_a_single_pair():
