@@ -114,9 +114,7 @@ def best_assignment(x: Tensor, x_hat: Tensor) -> Tensor:
     return torch.where(swap[:, None, None, None, None], x_hat.flip(1), x_hat)
 
 
-def unmix_loss(
-    unmixer: nn.Module, x: Tensor, m: Tensor, pit: bool = True, decibels: bool = False
-) -> dict[str, Tensor]:
+def unmix_loss(unmixer: nn.Module, x: Tensor, m: Tensor, pit: bool = True, decibels: bool = False) -> dict[str, Tensor]:
     """The summed error E of pairs x (B, 2, C, H, W) from their mixtures m, averaged over pairs; with or without PIT.
 
     ``loss`` is that mean or, in ``decibels``, the mean of 10 log₁₀(E + 10⁻⁴) over pairs, each counted by what is left

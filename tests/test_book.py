@@ -131,6 +131,13 @@ def test_demo_pages_say_that_they_are_no_results(project):
     assert not (project / "_build" / "source" / "book" / "profiles").exists()
 
 
+def test_a_page_says_which_part_of_the_time_an_earlier_go_took(project):
+    run = executed()
+    run.cells[4].outputs[-1] = record("provenance", FACTS | {"seconds": 250, "resumed_seconds": 600})
+    put_run(project, "laptop", run)
+    assert "14 minutes (10 minutes of training in an earlier go)" in assembled(project, "laptop").cells[1].source
+
+
 def test_real_pages_say_where_their_numbers_come_from(project):
     put_run(project, "laptop", executed())
     box = assembled(project, "laptop").cells[1].source

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy
 import papermill
 import pytest
 import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 
 from lib import book, chapter, train, unmix
 from lib.data import Split
@@ -378,3 +380,19 @@ def test_unmixings_two_kinds_keep_their_places():
 def test_unmixing_refuses_what_cannot_be_unmixed_before_it_trains(parameters, message):
     with pytest.raises(ValueError, match=message):
         cells_of_unmixing("setup", **parameters)
+
+
+def test_unmixing_refuses_images_that_the_reports_autoencoder_cannot_halve_twice(tmp_path):
+    """30×30 pixels suit our U-Net of one halving; the autoencoder beside the report's U-Net halves twice."""
+    generator = numpy.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("apple", "pear"):
+            folder = tmp_path / "odd" / split / name
+            folder.mkdir(parents=True)
+            for number in range(10):
+                pixels = generator.integers(0, 256, (30, 30, 3), dtype=numpy.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    small = {"channels": [4], "protocol_channels": [4], "kinds_channels": [4], "curve": [10], "test_pairs": 10}
+    small |= {"protocol_images": 10, "train_images": 0, "test_images": 0, "data_root": str(tmp_path)}
+    with pytest.raises(ValueError, match=r"30×30 pixels.*divisible by 4"):
+        cells_of_unmixing("setup", dataset="folder:odd", **small)
