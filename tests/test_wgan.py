@@ -1,4 +1,5 @@
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -188,11 +189,12 @@ def weights(module):
 
 
 @pytest.mark.parametrize("kind", wgan.PENALTIES)
-@pytest.mark.parametrize("steepness", [0.5, 1.5])
-def test_a_step_is_the_plain_loop(kind, steepness):
+@pytest.mark.parametrize(("steepness", "share"), [(0.5, 1.0), (1.5, 1.0), (1.5, 0.5), (1.5, 0.1)])
+def test_a_step_is_the_plain_loop(kind, steepness, share):
     """n_critic separate critic updates with separate forward passes, then one of the generator."""
     # Plain descent: Adam's first moves are ± the rate, even where a gradient is rounding noise.
-    step = make_step(kind=kind, penalty_weight=4.0, n_critic=2)
+    step = make_step(kind=kind, penalty_weight=4.0, penalty_share=share, n_critic=2)
+    few = {1.0: 6, 0.5: 3, 0.1: 1}[share]  # of an update's 6 pairs
     x = torch.rand(12, *SHAPE)
     # A fresh critic's slopes are about 0.05, where the one-sided penalty is 0 whatever the step does with it.
     with torch.no_grad():
@@ -211,7 +213,7 @@ def test_a_step_is_the_plain_loop(kind, steepness):
     distances, norms, penalties = [], [], []
     for part in (slice(0, 6), slice(6, 12)):
         real, fake = critic(x[part]), critic(x_fake[part])
-        x_hat = (t[part, None, None, None] * (x[part] - x_fake[part]) + x_fake[part]).requires_grad_()
+        x_hat = (t[part, None, None, None] * (x[part] - x_fake[part]) + x_fake[part])[:few].requires_grad_()
         (slope,) = torch.autograd.grad(critic(x_hat).sum(), x_hat, create_graph=True)
         norm = slope.flatten(1).norm(dim=1)
         excess = (norm - 1 if kind == "two-sided" else torch.relu(norm - 1)).pow(2).mean()
@@ -233,6 +235,36 @@ def test_a_step_is_the_plain_loop(kind, steepness):
     for ours, by_hand in ((step.critic, critic), (step.generator, generator)):
         for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
             assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_fewer_points_leave_the_penalty_right_on_average():
+    """With slopes that differ between examples, the mean over shares of fresh noise is the whole's."""
+    x = torch.rand(12, *SHAPE) * torch.linspace(0.1, 1, 12).view(-1, 1, 1, 1)
+    step = make_step(n_critic=1, penalty_share=0.25, learning_rate=1e-12, critic_rate=1e-12)
+    with torch.no_grad():
+        step.critic[-2].weight *= 40
+    torch.manual_seed(0)
+    whole = make_step(n_critic=1, learning_rate=1e-12, critic_rate=1e-12)
+    for mine, its in ((whole.critic, step.critic), (whole.generator, step.generator)):
+        mine.load_state_dict(its.state_dict())
+    order = torch.Generator().manual_seed(1)
+    few, all_of_them = (
+        torch.stack([each((x[torch.randperm(12, generator=order)],))["penalty"] for _ in range(150)])
+        for each in (step, whole)
+    )
+    error = (few.var() / 150 + all_of_them.var() / 150).sqrt()
+    assert few.std() > all_of_them.std(), "fewer points, more noise"
+    assert abs(few.mean() - all_of_them.mean()) < 4 * error
+
+
+def test_muon_without_momentum_moves_both_networks():
+    step, x = make_step(optimizer=functools.partial(train.Muon, momentum=0.0), critic_rate=1e-2), torch.rand(60, *SHAPE)
+    before = weights(step.critic), weights(step.generator)
+    first = [step((x,))["distance"] for _ in range(12)]
+    assert max(first[1:]) > max(0, first[0])
+    after = weights(step.critic) + weights(step.generator)
+    assert all((a != b).any() for a, b in zip(before[0] + before[1], after, strict=True))
+    assert step.critic_optimizer.param_groups[0]["lr"] < 1e-2, "falls as Adam's would"
 
 
 def test_the_critic_learns_to_tell_and_the_generator_to_follow():
@@ -312,6 +344,8 @@ def test_low_precision_leaves_the_penalty_in_float32():
         ({"kind": "both"}, "kind='both'"),
         ({"n_critic": 0}, "n_critic=0"),
         ({"penalty_weight": -1.0}, "penalty_weight=-1.0"),
+        ({"penalty_share": 0.0}, "penalty_share=0.0"),
+        ({"penalty_share": 1.1}, "penalty_share=1.1"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(options, message):
