@@ -204,18 +204,24 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
     """The nearest (semi-)orthogonal matrix, roughly: singular values of (M, N) between 0.7 and 1.2, vectors kept.
 
-    Jordan et al. (2024): x ← (a + b xxᵀ + c (xxᵀ)²) x, which moves all singular values at once, with a = 3.4445,
-    b = −4.7750, c = 2.0315. Every iteration multiplies by a polynomial in the first xxᵀ, so all of them are done on
-    that square matrix, the smaller side wide, and x is multiplied by their product once: the same for half the work.
+    Jordan et al. (2024): x ← (a + b xxᵀ + c (xxᵀ)²) x, which moves all singular values at once. Every iteration
+    multiplies by a polynomial in the first xxᵀ, so all of them are done on that square matrix, the smaller side
+    wide, and x is multiplied by their product once: the same for half the work.
     """
     x = matrix / (matrix.norm() + 1e-7)
+    a, b, c = 3.4445, -4.7750, 2.0315
+    if 1 in x.shape:  # its one singular value is 1 now
+        value = 1.0
+        for _ in range(iterations):
+            value *= a + b * value**2 + c * value**4
+        return value * x
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T
     square = x @ x.T
-    identity = torch.eye(len(square), dtype=x.dtype, device=x.device)
-    product = identity
+    product = torch.eye(len(square), dtype=x.dtype, device=x.device)
     for _ in range(iterations):
-        polynomial = 3.4445 * identity - 4.7750 * square + 2.0315 * square @ square
+        polynomial = torch.addmm(square, square, square, beta=b, alpha=c)
+        polynomial.diagonal().add_(a)
         product = polynomial @ product
         square = polynomial @ square @ polynomial
     x = product @ x

@@ -372,7 +372,7 @@ def test_orthogonalised_matrices_keep_their_vectors_and_lose_their_values(shape)
     torch.testing.assert_close(inside, torch.diag(values), atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(64, 576), (576, 64), (48, 27), (32, 32)])
+@pytest.mark.parametrize("shape", [(64, 576), (576, 64), (48, 27), (32, 32), (1, 40), (40, 1)])
 def test_orthogonalisation_is_the_published_iteration(shape):
     """What is done on the small square matrix equals the iteration on the whole one, in float32, too."""
     generator = torch.Generator().manual_seed(0)
