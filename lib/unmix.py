@@ -92,6 +92,22 @@ class DifferenceUnmixer(nn.Module):
         return torch.stack([m + (1 - w) * d, m - w * d], dim=1)
 
 
+class MirrorMean(nn.Module):
+    """The mean of an unmixer's answers to a mixture and to its mirror image: (B, C, H, W) -> (B, 2, C, H, W).
+
+    The mirrored answer is mirrored back and put in the order that fits the other one better. What both have in
+    common, the mixture they hold and pixels in [0, 1], their mean has, too.
+    """
+
+    def __init__(self, unmixer: nn.Module) -> None:
+        super().__init__()
+        self.unmixer = unmixer
+
+    def forward(self, m: Tensor) -> Tensor:
+        x_hat, mirrored = self.unmixer(m), self.unmixer(m.flip(3)).flip(4)
+        return (x_hat + best_assignment(x_hat, mirrored)) / 2
+
+
 def pair_error(x: Tensor, x_hat: Tensor) -> Tensor:
     """Mean squared error per pixel, summed over the two images in the order given, (B, 2, C, H, W) -> (B,).
 

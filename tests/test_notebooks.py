@@ -121,6 +121,7 @@ TINY = {
         "protocol_width": 2,
         "protocol_steps": 2,
         "protocol_batch_size": 4,
+        "flips": True,
         "memory_channels": [4, 6],
         "memory_steps": 1,
         "kinds_channels": [4],

@@ -230,6 +230,29 @@ def test_plain_error_teaches_the_mixture_and_pit_does_not(pit):
         assert loss.item() == pytest.approx(unmix.pair_error(x, twice).item(), rel=0.01)
 
 
+def test_the_mean_with_the_mirror_keeps_mixture_order_and_symmetry():
+    class Guess(nn.Module):
+        """Answers whose order depends on the mixture's left edge, so that mirrors come out swapped."""
+
+        def forward(self, m):
+            d = 0.1 * m + 0.05 * torch.arange(8) / 8  # not the same from both sides
+            swap = (m[:, :, :, 0].mean((1, 2)) > 0.5)[:, None, None, None, None]
+            x_hat = torch.stack([m + d, m - d], 1)
+            return torch.where(swap, x_hat.flip(1), x_hat)
+
+    x = pairs(20)
+    x[:, :, :, :, 0], x[:, :, :, :, -1] = 0.9, 0.1
+    m = unmix.mix(x)
+    mean = unmix.MirrorMean(Guess())
+    x_hat = mean(m)
+    assert unmix.mixture_error(m, x_hat).max() < 1e-6
+    # Had the orders been mixed up, the differences would have cancelled.
+    d = 0.1 * m + 0.05 * (torch.arange(8) + torch.arange(8).flip(0)) / 16
+    torch.testing.assert_close((x_hat[:, 0] - x_hat[:, 1]).abs() / 2, d)
+    # It answers a mirrored mixture with the mirrored answer, up to the order.
+    torch.testing.assert_close(unmix.best_assignment(x_hat, mean(m.flip(3)).flip(4)), x_hat)
+
+
 def test_in_decibels_each_pair_counts_by_its_own_error():
     """The loss is the mean over pairs of the logarithm, not the logarithm of the mean; its gradient is relative."""
     x = pairs(2)
