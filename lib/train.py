@@ -184,6 +184,15 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
+        # The square matrices lose too much where a GPU rounds factors to TF32.
+        precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            self._step()
+        finally:
+            torch.set_float32_matmul_precision(precision)
+
+    def _step(self) -> None:
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is None:
@@ -202,11 +211,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The nearest (semi-)orthogonal matrix, roughly: singular values of (M, N) between 0.7 and 1.2, vectors kept.
+    """The nearest (semi-)orthogonal matrix, roughly: (M, N) with its vectors and singular values between 0.7 and 1.2.
 
-    Jordan et al. (2024): x ← (a + b xxᵀ + c (xxᵀ)²) x, which moves all singular values at once. Every iteration
-    multiplies by a polynomial in the first xxᵀ, so all of them are done on that square matrix, the smaller side
-    wide, and x is multiplied by their product once: the same for half the work.
+    (Values below about 1/700 of the matrix's norm end lower; zeros stay.) Jordan et al. (2024): after division by
+    the norm, x ← (a + b xxᵀ + c (xxᵀ)²) x moves all singular values at once. Every iteration multiplies by a
+    polynomial in the first xxᵀ, so all of them are done on that square matrix, the smaller side wide, and x is
+    multiplied by their product once. For 3×3 convolutions, nine times as wide as high, that is a third of the work.
     """
     x = matrix / (matrix.norm() + 1e-7)
     a, b, c = 3.4445, -4.7750, 2.0315
@@ -217,13 +227,18 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
         return value * x
     wide = x.shape[0] <= x.shape[1]
     x = x if wide else x.T
-    square = x @ x.T
-    product = torch.eye(len(square), dtype=x.dtype, device=x.device)
-    for _ in range(iterations):
+
+    def polynomial_of(square: Tensor) -> Tensor:
         polynomial = torch.addmm(square, square, square, beta=b, alpha=c)
         polynomial.diagonal().add_(a)
-        product = polynomial @ product
+        return polynomial
+
+    square = x @ x.T
+    product = polynomial = polynomial_of(square)
+    for _ in range(iterations - 1):
         square = polynomial @ square @ polynomial
+        polynomial = polynomial_of(square)
+        product = polynomial @ product
     x = product @ x
     return x if wide else x.T
 
@@ -231,7 +246,7 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
 def muon_one_cycle(
     model: nn.Module, loss_fn: Callable[..., Losses], steps: int, learning_rate: float, **options: Any
 ) -> GradientStep:
-    """:func:`adam_one_cycle` with :class:`Muon` in Adam's place; its rates are about ten times as high."""
+    """:func:`adam_one_cycle` with :class:`Muon` in Adam's place, whose rates are ten times as high and more."""
     optimizer = Muon([parameter for parameter in model.parameters() if parameter.requires_grad], learning_rate)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
     return GradientStep(model, loss_fn, optimizer, scheduler, **options)

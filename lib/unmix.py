@@ -134,8 +134,9 @@ def unmix_loss(unmixer: nn.Module, x: Tensor, m: Tensor, pit: bool = True, decib
     """The summed error E of pairs x (B, 2, C, H, W) from their mixtures m, averaged over pairs; with or without PIT.
 
     ``loss`` is that mean or, in ``decibels``, the mean of 10 log₁₀(E + 10⁻⁴) over pairs, each counted by what is left
-    of its own error (Heitkaemper et al., 2020: log-MSE). 10⁻⁴ keeps pairs that are all but solved, at 40 dB, from
-    counting without end. ``error`` is the mean of E either way.
+    of its own error (log-MSE; Heitkaemper et al., 2020, take it for each source, and where the constraint holds at
+    w = ½ both errors are equal). 10⁻⁴ keeps pairs that are all but solved, at 43 dB, from counting without end.
+    ``error`` is the mean of E either way.
     """
     error = (pit_error if pit else pair_error)(x, unmixer(m))
     loss = 10 * (error + 1e-4).log10() if decibels else error

@@ -15,7 +15,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from lib import book, chapter, train, unmix
+from lib import book, chapter, evaluate, nets, train, unmix
 from lib.data import Split
 from lib.files import ROOT
 
@@ -78,7 +78,10 @@ TINY = {
         "latent_dim": 6,
         "width": 2,
         "steps": 4,
+        "n_critic": 2,
         "batch_size": 8,
+        "optimizer": "Muon",
+        "penalty_share": 0.5,
         "short_steps": 2,
         "moments": 2,
         "samples": 32,
@@ -122,7 +125,7 @@ TINY = {
         "protocol_steps": 2,
         "protocol_batch_size": 4,
         "flips": True,
-        "memory_channels": [4, 6],
+        "memory_channels": [4, 8],
         "memory_steps": 1,
         "kinds_channels": [4],
     },
@@ -284,6 +287,21 @@ def cells_of_unmixing(upto, **parameters):
     return cells_of("06_unmixing", upto, **parameters)
 
 
+def test_wgans_step_has_what_was_asked_for_and_its_scores_are_relative_to_real_images(monkeypatch):
+    monkeypatch.setattr(chapter, "display", lambda *args, **options: None)
+    run = cells_of("04_wgan_gp", "train-wgan")
+    step = run["step"]
+    assert step.penalty_share == 0.5 and step.n_critic == 2
+    for optimizer in (step.generator_optimizer, step.critic_optimizer):
+        assert isinstance(optimizer, train.Muon) and optimizer.param_groups[0]["momentum"] == 0
+    x = run["data"].test.images[:32] // 2
+    length, real = (
+        evaluate.classifier_features(run["classifier"], images).norm(dim=1).mean() for images in (x, run["images"][:32])
+    )
+    assert run["scores"](x)["strength"] == pytest.approx((length / real).item(), rel=1e-5)
+    assert abs(length / real - 1) > 0.05, "darker images, other features"
+
+
 def test_the_critic_of_the_plane_finds_the_distance_and_its_generator_closes_it():
     """A penalty too heavy for so small distances leaves the estimate at 0 and the points where they were."""
     run = cells_of("04_wgan_gp", "toy-moments", toy_steps=240)
@@ -300,11 +318,12 @@ def as_bytes(images):
 
 def test_unmixing_splits_images_before_it_draws_pairs(monkeypatch):
     """All images that reach a training, in any part of the chapter, and all that are scored as test pairs."""
-    trained = []
+    trained, first_losses = [], {}
 
     def fit(step, batches, steps, **options):
         trained.extend(batches.tensors)
         losses = {name: value.view(1) for name, value in step(next(batches)).items()}
+        first_losses[options["label"]] = losses
         probe = options.get("probe")
         return train.History(losses, probes=[{"step": 1, **probe()}] if probe else [])
 
@@ -322,6 +341,16 @@ def test_unmixing_splits_images_before_it_draws_pairs(monkeypatch):
     for name in ("x_test", "x_train", "x_few", "x_sides", "x_kinds"):
         first, second = as_bytes(run[name][:, 0]), as_bytes(run[name][:, 1])
         assert all(a != b for a, b in zip(first, second, strict=True)), name
+
+    # Losses and levels reach the networks they are meant for.
+    for label, losses in first_losses.items():
+        if label in ("ours", "short-dB"):
+            assert losses["loss"] < -5 < 0 < losses["error"], "decibels"
+        elif label != "protocol-vae":  # nats
+            assert torch.equal(losses["loss"], losses["error"]), label
+    assert {"ours", "short-dB", "memory"} <= first_losses.keys()
+    levels = {name: nets.count_parameters(run[name]) for name in ("ours", "remembering")}
+    assert levels["ours"] < levels["remembering"], "levels of its own"
 
     # Floors that need no training: what is linear in the mixture keeps it, and beats the mixture twice.
     x, m, linear = run["x_test"], run["m_uneven"], run["linear"]
@@ -374,6 +403,7 @@ def test_unmixings_two_kinds_keep_their_places():
         ({"kinds": ["digits"]}, "kinds = .*: it must be empty or two names"),
         ({"kinds": ["digits", "photo_digits"]}, r"images of one shape are wanted, not \(1, 28, 28\) and \(3, 32, 32\)"),
         ({"channels": [4] * 6}, "32×32 pixels.*divisible by 64"),
+        ({"memory_channels": [4] * 6}, "32×32 pixels.*divisible by 64"),
         ({"protocol_channels": [4] * 7}, "32×32 pixels.*divisible by 64"),
         ({"patch": 3}, "32×32 pixels.*divisible by 6"),
         ({"kinds": ["digits", "digits"], "kinds_channels": [4] * 3}, "28×28 pixels.*divisible by 8"),

@@ -400,6 +400,37 @@ def test_muon_steps_down_and_as_far_as_the_rate_says():
     torch.testing.assert_close(weight.detach() - again, moved, msg="the gradient's size does not count")
 
 
+@pytest.mark.parametrize("shape", [(8, 2), (2, 8)])
+@pytest.mark.parametrize("beta", [0.0, 0.95])
+def test_muons_second_step_looks_ahead_of_its_momentum(shape, beta):
+    """Nesterov: the direction is the gradient moved towards the mean of gradients, by as much as the mean remembers."""
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(2, *shape, generator=generator) * torch.tensor([1.0, 0.2]).view(2, 1, 1)
+    weight = nn.Parameter(torch.zeros(shape))
+    optimizer = train.Muon([weight], lr=0.1, momentum=beta)
+    for gradient in gradients:
+        before, weight.grad = weight.detach().clone(), gradient
+        optimizer.step()
+    mean = beta * (1 - beta) * gradients[0] + (1 - beta) * gradients[1]
+    ahead = (1 - beta) * gradients[1] + beta * mean
+    longest = 2.0 if shape == (8, 2) else 1.0  # √(8/2): a step of norm 1 in the larger space
+    torch.testing.assert_close(weight.detach() - before, -0.1 * longest * train.orthogonal(ahead))
+
+
+def test_muon_leaves_the_precision_of_products_as_it_was(monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "orthogonal", lambda x: seen.append(torch.get_float32_matmul_precision()) or x)
+    weight = nn.Parameter(torch.ones(2, 2))
+    weight.grad = torch.ones(2, 2)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        train.Muon([weight], lr=0.1).step()
+        assert (*seen, torch.get_float32_matmul_precision()) == ("highest", "high")
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_muon_trains_convolutions_and_biases_and_leaves_what_has_no_gradient():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3))

@@ -268,7 +268,7 @@ def test_in_decibels_each_pair_counts_by_its_own_error():
     sizes = x_hat.grad.flatten(1).norm(dim=1)
     relative = (0.2 / (0.08 + 1e-4)) / (0.002 / (8e-6 + 1e-4))
     assert (sizes[0] / sizes[1]).item() == pytest.approx(relative, rel=1e-2)
-    # A pair without any error, two equal images, is no infinity.
+    # A pair answered without any error is no infinity.
     perfect = x.clone().requires_grad_()
     unmix.unmix_loss(lambda m: perfect, x, m, decibels=True)["loss"].backward()
     assert perfect.grad.isfinite().all()

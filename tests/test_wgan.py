@@ -189,12 +189,12 @@ def weights(module):
 
 
 @pytest.mark.parametrize("kind", wgan.PENALTIES)
-@pytest.mark.parametrize(("steepness", "share"), [(0.5, 1.0), (1.5, 1.0), (1.5, 0.5), (1.5, 0.1)])
+@pytest.mark.parametrize(("steepness", "share"), [(0.5, 1.0), (1.5, 1.0), (1.5, 0.5), (1.5, 0.05)])
 def test_a_step_is_the_plain_loop(kind, steepness, share):
     """n_critic separate critic updates with separate forward passes, then one of the generator."""
     # Plain descent: Adam's first moves are ± the rate, even where a gradient is rounding noise.
     step = make_step(kind=kind, penalty_weight=4.0, penalty_share=share, n_critic=2)
-    few = {1.0: 6, 0.5: 3, 0.1: 1}[share]  # of an update's 6 pairs
+    few = {1.0: 6, 0.5: 3, 0.05: 1}[share]  # of an update's 6 pairs, at least one
     x = torch.rand(12, *SHAPE)
     # A fresh critic's slopes are about 0.05, where the one-sided penalty is 0 whatever the step does with it.
     with torch.no_grad():
