@@ -12,6 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lib.train import evaluating
+
 PENALTIES = ("two-sided", "one-sided")
 """Kinds of penalty: WGAN-GP pulls every gradient norm to 1, WGAN-LP only those above 1 down to it."""
 
@@ -123,6 +125,27 @@ def turn(z: Tensor, other: Tensor, cosine: float) -> Tensor:
 def lerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
     """Points (1 − α) z0 + α z1 at alpha (A,), as (A, …) with the shape of z0."""
     return torch.stack([torch.lerp(z0, z1, float(a)) for a in alpha])
+
+
+def steepness(generator: nn.Module, z: Tensor, draws: int = 8, batch: int = 500) -> Tensor:
+    """‖∂G/∂z‖, the Frobenius norm of the generator's Jacobian per code of z (B, D), as (B,).
+
+    The root of the mean of ‖(∂G/∂z)ᵀ v‖² over ``draws`` random images v ~ N(0, I), of each code's own: the squared
+    norm is its expectation (Hutchinson, 1990). Where classes meet it is large: Tanielian et al. (2020).
+    Evaluation mode, so that no code moves another's image.
+    """
+
+    def squared(part: Tensor) -> Tensor:
+        part = part.detach().requires_grad_()
+        with torch.enable_grad():
+            x = generator(part)
+        products = (
+            torch.autograd.grad(x, part, torch.randn_like(x), retain_graph=draw < draws - 1)[0] for draw in range(draws)
+        )
+        return torch.stack([product.square().sum(1) for product in products]).mean(0)
+
+    with evaluating(generator):
+        return torch.cat([squared(part) for part in z.split(batch)]).sqrt()
 
 
 def adam(parameters: Iterable[Tensor], rate: float) -> torch.optim.Optimizer:

@@ -406,6 +406,22 @@ def test_turned_codes_are_standard_normal_and_as_far_as_asked():
     assert wgan.turning_cosine(100.0, 50) == -1
 
 
+def test_steepness_is_the_jacobians_norm_code_by_code_and_changes_nothing():
+    layers = nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2))
+    generator = nn.Sequential(*layers)
+    generator(3 + torch.randn(100, 5))  # running statistics that differ from those of the codes below
+    z = torch.randn(7, 5)
+    before = copy.deepcopy(generator.state_dict())
+    # 2,000 draws: a squared norm has a relative deviation of at most √(2/2000) = 3 %, its root half of that.
+    found = wgan.steepness(generator, z, draws=2000, batch=3)
+    assert generator.training
+    assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
+    generator.eval()
+    jacobians = torch.stack([torch.func.jacrev(lambda c: generator(c[None]))(code).view(12, 5) for code in z])
+    torch.testing.assert_close(found, jacobians.flatten(1).norm(dim=1).detach(), rtol=0.06, atol=0)
+    assert not found.requires_grad
+
+
 def test_the_overshoot_solves_its_equations():
     weight, distance = 10.0, np.array([0.0, 0.5, 30.0])
     slope = 1 + distance / (2 * weight)
