@@ -131,8 +131,8 @@ def steepness(generator: nn.Module, z: Tensor, draws: int = 8, batch: int = 500)
     """‖∂G/∂z‖, the Frobenius norm of the generator's Jacobian per code of z (B, D), as (B,).
 
     The root of the mean of ‖(∂G/∂z)ᵀ v‖² over ``draws`` random images v ~ N(0, I), of each code's own: the squared
-    norm is its expectation (Hutchinson, 1990). Where classes meet it is large: Tanielian et al. (2020).
-    Evaluation mode, so that no code moves another's image.
+    norm is its expectation (Girard, 1989). Jumps of a generator have no part in it. It should be large between
+    classes: Tanielian et al. (2020). Evaluation mode, so that no code moves another's image.
     """
 
     def squared(part: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What every chapter's notebook must be, before and under papermill."""
 
 import ast
+import math
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from lib import book, chapter, evaluate, nets, train, unmix
+from lib import book, chapter, evaluate, nets, train, unmix, wgan
 from lib.data import Split
 from lib.files import ROOT
 
@@ -76,6 +77,7 @@ TINY = {
         "train_images": 120,
         "test_images": 40,
         "latent_dim": 6,
+        "cells": 3,
         "width": 2,
         "steps": 4,
         "n_critic": 2,
@@ -270,11 +272,11 @@ def test_a_tiny_run_from_an_unrelated_folder_records_its_numbers(tmp_path, monke
 # --- chapter 6: who may meet whom, and what is refused ----------------------------------------------
 
 
-def cells_of(name, upto, **parameters):
+def cells_of(name, upto, skip=("show-", "fig-", "say-", "sweep"), **parameters):
     """The namespace after a chapter's own cells up to the one named ``upto``, without what is only shown."""
     namespace = {}
     for cell in code_cells(nbformat.read(ROOT / "book" / f"{name}.ipynb", 4)):
-        if not cell.id.startswith(("show-", "fig-", "say-", "sweep")):
+        if not cell.id.startswith(skip):
             exec(compile(cell.source, cell.id, "exec"), namespace)
         if cell.id == "parameters":
             namespace |= {**TINY[name], "device": "cpu", **parameters}
@@ -294,12 +296,44 @@ def test_wgans_step_has_what_was_asked_for_and_its_scores_are_relative_to_real_i
     assert step.penalty_share == 0.5 and step.n_critic == 2
     for optimizer in (step.generator_optimizer, step.critic_optimizer):
         assert isinstance(optimizer, train.Muon) and optimizer.param_groups[0]["momentum"] == 0
+    assert step.generator[0].count == 3 and step.generator[1][0].in_features == 6 + 3
     x = run["data"].test.images[:32] // 2
     length, real = (
         evaluate.classifier_features(run["classifier"], images).norm(dim=1).mean() for images in (x, run["images"][:32])
     )
     assert run["scores"](x)["strength"] == pytest.approx((length / real).item(), rel=1e-5)
     assert abs(length / real - 1) > 0.05, "darker images, other features"
+
+
+@pytest.mark.parametrize("cells", [1, 6])
+def test_cells_that_leave_a_code_nothing_else_are_refused(cells):
+    with pytest.raises(chapter.ParameterError, match=f"cells = {cells}.*fewer than latent_dim = 6"):
+        cells_of("04_wgan_gp", "setup", cells=cells)
+
+
+def test_between_classes_means_sure_on_both_sides_of_a_code_in_its_own_cell(monkeypatch):
+    monkeypatch.setattr(chapter, "display", lambda *args, **options: None)
+    drawn = []
+
+    def turn(*arguments):
+        drawn.append(wgan_turn(*arguments))
+        return drawn[-1]
+
+    wgan_turn = wgan.turn
+    monkeypatch.setattr(wgan, "turn", turn)
+    run = cells_of("04_wgan_gp", "seams", skip=("show-", "sweep", "push", "perturb"))
+    one, other = drawn
+    codes = run["codes"]
+    assert torch.equal(one[:, :3], codes[:, :3]) and torch.equal(other[:, :3], codes[:, :3])
+    # Mirror images in the code: their mean is the code, made shorter.
+    torch.testing.assert_close((one + other)[:, 3:] / 2, math.cos(math.radians(15)) * codes[:, 3:])
+    named = [evaluate.class_probabilities(run["classifier"], run["draw"](run["generator"], z)).max(1) for z in drawn]
+    for i, flag in enumerate(run["between_classes"]):
+        sure = all(verdict.values[i] >= 0.9 for verdict in named)
+        assert bool(flag) == (sure and named[0].indices[i] != named[1].indices[i])
+    # In cells that are the classes, the commonest class is the only one.
+    commonest = run["named"].bincount(minlength=10).argmax()
+    assert run["purity"](torch.zeros(32, dtype=torch.long)) == (run["named"] == commonest).float().mean()
 
 
 def test_the_critic_of_the_plane_finds_the_distance_and_its_generator_closes_it():

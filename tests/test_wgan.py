@@ -408,6 +408,8 @@ def test_turned_codes_are_standard_normal_and_as_far_as_asked():
 
 def test_steepness_is_the_jacobians_norm_code_by_code_and_changes_nothing():
     layers = nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2))
+    with torch.no_grad():
+        layers[3].weight *= 5  # norms far from 1, where a norm and its square are alike
     generator = nn.Sequential(*layers)
     generator(3 + torch.randn(100, 5))  # running statistics that differ from those of the codes below
     z = torch.randn(7, 5)
@@ -420,6 +422,15 @@ def test_steepness_is_the_jacobians_norm_code_by_code_and_changes_nothing():
     jacobians = torch.stack([torch.func.jacrev(lambda c: generator(c[None]))(code).view(12, 5) for code in z])
     torch.testing.assert_close(found, jacobians.flatten(1).norm(dim=1).detach(), rtol=0.06, atol=0)
     assert not found.requires_grad
+
+
+def test_steepness_is_that_within_a_cell():
+    network = nn.Sequential(nn.Linear(6, 9), nn.Tanh())
+    z = torch.tensor([[1.0, 0.99999, 0.3, -0.2], [-1.0, 0.5, 2.0, 0.1]])
+    found = wgan.steepness(nn.Sequential(nets.Cells(2), network), z, draws=2000)
+    inputs = nets.Cells(2)(z)
+    jacobians = torch.stack([torch.func.jacrev(network)(row)[:, :4] for row in inputs])
+    torch.testing.assert_close(found, jacobians.flatten(1).norm(dim=1).detach(), rtol=0.06, atol=0)
 
 
 def test_the_overshoot_solves_its_equations():
