@@ -65,8 +65,9 @@ def spread(z: Tensor) -> Tensor:
 
     The standard deviation over the batch of each number of z / ‖z‖₂, averaged, over its value 1/√D for
     directions of no preference (section 4.1 of the paper). Outputs that sum to 0 over the batch, as batch norm
-    makes them while it trains and has no shift, keep it near or above 2/√B however collapsed they are: all but
-    one may point one way. Judge collapse in evaluation mode.
+    makes them while it trains and has no shift, keep its root mean square over the D numbers at 2/√B or above,
+    however collapsed they are: all but one may point one way. (The mean of the deviations may be less, where few
+    numbers carry the outputs.) Judge collapse in evaluation mode.
     """
     return F.normalize(z.float(), dim=1).std(0).mean() * math.sqrt(z.shape[1])
 
@@ -87,7 +88,7 @@ def projector(features: int, dim: int, batch_norm: bool = True) -> nn.Sequential
 def predictor(dim: int, hidden: int, batch_norm: bool = True) -> nn.Sequential:
     """Projections (B, dim) to predictions (B, dim) through a narrower hidden layer.
 
-    "The prediction MLP (h) has BN applied to its hidden fc layers. Its output fc does not have BN or ReLU."
+    "The prediction MLP (h) has BN applied to its hidden fc layers. Its output fc does not have BN […] or ReLU."
     """
     return nn.Sequential(*_layer(dim, hidden, batch_norm), nn.ReLU(inplace=True), nn.Linear(hidden, dim))
 

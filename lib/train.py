@@ -158,7 +158,8 @@ def adam_one_cycle(
 ) -> GradientStep:
     """The book's usual step: Adam, its rate rising to ``learning_rate`` and falling to nearly 0 within ``steps``.
 
-    The one-cycle schedule of Smith and Topin (2019). ``options`` go to :class:`GradientStep`.
+    The one-cycle schedule of Smith and Topin (2019): while the rate rises, the momentum (β₁) falls from 0.95 to
+    0.85, and then goes back, as torch has it. ``options`` go to :class:`GradientStep`.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, lr=learning_rate, fused=True)
@@ -246,7 +247,10 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
 def muon_one_cycle(
     model: nn.Module, loss_fn: Callable[..., Losses], steps: int, learning_rate: float, **options: Any
 ) -> GradientStep:
-    """:func:`adam_one_cycle` with :class:`Muon` in Adam's place, whose rates are ten times as high and more."""
+    """:func:`adam_one_cycle` with :class:`Muon` in Adam's place, whose rates are ten times as high and more.
+
+    Its momentum, too, goes from 0.95 to 0.85 and back.
+    """
     optimizer = Muon([parameter for parameter in model.parameters() if parameter.requires_grad], learning_rate)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps + 1)
     return GradientStep(model, loss_fn, optimizer, scheduler, **options)

@@ -73,7 +73,7 @@ class FreeUnmixer(nn.Module):
 class DifferenceUnmixer(nn.Module):
     """Both images from their difference d alone: (B, C, H, W) -> (B, 2, C, H, W), pixels in [0, 1].
 
-    x̂₁ = m + (1 − w) d and x̂₂ = m − w d mix to m again with weight w, whatever the network answers. d is
+    x̂₁ = m + (1 − w) d and x̂₂ = m − w d mix to m (cut to [0, 1]) again with weight w, whatever the network answers. d is
     confined to where both lie in [0, 1], by a tanh. The network gives (B, C, H, W).
     """
 
@@ -149,7 +149,7 @@ def mixture_error(m: Tensor, x_hat: Tensor, weight: float = 0.5) -> Tensor:
 
 
 def fixed_difference(x: Tensor, iterations: int = 50) -> Tensor:
-    """The one difference d (C, H, W) that, answered for *every* mixture, has the least :func:`pit_error` at w = ½.
+    """One difference d (C, H, W) to answer for *every* mixture: no small change lowers :func:`pit_error`, at w = ½.
 
     For pairs x (B, 2, C, H, W) with differences D that is the d with d = mean(sign⟨d, D⟩ D): a mean, taken after
     every pair was put in the order that fits. It begins at the first principal component and repeats that, as

@@ -100,12 +100,15 @@ def test_the_meter_knows_a_healthy_output_from_a_collapsed_one():
 
 
 @pytest.mark.parametrize("batch", [3, 16, 100])
-def test_batch_norm_without_a_shift_keeps_the_meter_above_two_over_the_root_of_the_batch(batch):
+def test_batch_norm_without_a_shift_keeps_the_root_mean_square_above_two_over_the_root_of_the_batch(batch):
     # The least: all alike but one, opposite and so much longer that the sum is zero.
     z = torch.ones(batch, 8, dtype=torch.double)
     z[-1] *= 1 - batch
     norm = nn.BatchNorm1d(8, affine=False).double()
     assert simsiam.spread(norm(z)).item() == pytest.approx(2 / math.sqrt(batch), abs=1e-4)
+    # The meter is a mean, and less where a scale leaves a single number of the 8.
+    one = torch.eye(8, dtype=torch.double)[0]
+    assert simsiam.spread(norm(z) * one).item() == pytest.approx(2 / math.sqrt(batch * 8), abs=1e-4)
     # As a root mean square no batch that sums to zero is below, whatever its directions and lengths.
     for seed in range(50):
         torch.manual_seed(seed)
@@ -263,6 +266,23 @@ def test_four_views_in_five_are_jittered_and_no_more_than_they_may():
     jittered = (level - 1).abs() > 1e-4
     assert jittered.float().mean().item() == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 4000))
     assert 0.6 - 1e-4 <= level.min() < 0.61 and 1.39 < level.max() <= 1.4 + 1e-4
+
+
+def test_jitters_draw_each_factor_apart_within_its_own_bounds(monkeypatch):
+    torch.manual_seed(0)
+    drawn = {}
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        monkeypatch.setattr(simsiam, f"adjust_{name}", lambda x, by, name=name: drawn.update({name: by}) or x)
+    simsiam.Augmentation(jitter=1.0).recolour(torch.rand(4000, 3, 2, 2))
+    for name, (low, high) in dict.fromkeys(("brightness", "contrast", "saturation"), (0.6, 1.4)).items() | {
+        ("hue", (-0.1, 0.1))
+    }:
+        # Uniform: among 4,000 draws the ends are within a hundredth of the width, but for a chance of e⁻⁴⁰.
+        width = high - low
+        assert low <= drawn[name].min() < low + 0.01 * width and high - 0.01 * width < drawn[name].max() <= high
+        assert drawn[name].mean().item() == pytest.approx((low + high) / 2, abs=4 * width / math.sqrt(12 * 4000))
+    correlations = torch.corrcoef(torch.stack(list(drawn.values()))) - torch.eye(4)
+    assert correlations.abs().max() < 5 / math.sqrt(4000)
 
 
 # --- the chapter refuses what cannot be meant ------------------------------------------------------

@@ -111,13 +111,18 @@ def test_evaluating_restores_each_modules_own_mode():
     assert torch.is_grad_enabled()
 
 
-def test_one_cycle_rises_to_its_rate_and_ends_near_zero_after_the_last_step():
+@pytest.mark.parametrize("make", [train.adam_one_cycle, train.muon_one_cycle])
+def test_one_cycle_rises_to_its_rate_and_ends_near_zero_after_the_last_step(make):
     model = nn.Linear(2, 1)
-    step = train.adam_one_cycle(model, lambda x: {"loss": model(x).sum()}, 40, 0.1)
-    rates = []
+    step = make(model, lambda x: {"loss": model(x).sum()}, 40, 0.1)
+    rates, momenta = [], []
     for _ in range(40):
-        rates.append(step.optimizer.param_groups[0]["lr"])
+        group = step.optimizer.param_groups[0]
+        rates.append(group["lr"])
+        momenta.append(group["betas"][0] if "betas" in group else group["momentum"])
         step((torch.ones(1, 2),))
+    assert momenta[0] == pytest.approx(0.95) and min(momenta) == pytest.approx(0.85, abs=0.005)
+    assert momenta.index(min(momenta)) == rates.index(max(rates))
     assert max(rates) == pytest.approx(0.1, rel=0.02)
     assert step.optimizer.param_groups[0]["lr"] < 1e-4 * 0.1
 
