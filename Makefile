@@ -1,4 +1,4 @@
-# Names for the common commands. Each is one line, which the README shows too, for those without make.
+# Names for the common commands. The README shows what they run, for those without make.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -10,7 +10,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete -
 book: $(READY)  ## execute what has changed and build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) -- book
 
-html: $(READY)  ## build the book from published runs and what is executed already: no chapter is
+html: $(READY)  ## build the book from published runs and what is executed already; executes no chapter
 	$(SNAKEMAKE) --config profile=$(PROFILE) --allowed-rules html page --forcerun html -- html
 
 chapter: export LWL_ARGS = $(ARGS)

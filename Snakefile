@@ -45,7 +45,7 @@ rule chapters:
         expand("_build/runs/{run}/{chapter}.ipynb", run=PROFILE, chapter=CHAPTERS),
 
 
-# What no chapter can use.
+# What changes no output of a chapter. (An explorer's script, embed's, is put in anew at assembly.)
 ASIDE = ["lib/book.py", "lib/published.py", "lib/offline.py", "lib/embed.py"]
 
 

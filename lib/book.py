@@ -196,7 +196,7 @@ def _provenance_box(
     text = "\n\n".join(lines)
     if profile == "demo":
         warning = (
-            "These pages were made on a small set that comes with scikit-learn, in a minute, to show that "
+            "These pages were made on a small set that comes with scikit-learn, to show that "
             "everything works. Their numbers are measured, but they are not the results of this chapter."
             + " (There is a published run, but of other code than this page's.)"
             * superseded

@@ -48,22 +48,27 @@ class Rule:
 
 
 def at_least(low: float) -> Rule:
+    """A number of at least ``low``."""
     return Rule(f"at least {low}", lambda value: value >= low)
 
 
 def above(low: float, up_to: float = float("inf")) -> Rule:
+    """A number above ``low`` and at most ``up_to``."""
     return Rule(f"above {low}" + (f", at most {up_to}" if up_to < float("inf") else ""), lambda v: low < v <= up_to)
 
 
 def between(low: float, high: float) -> Rule:
+    """A number from ``low`` to ``high``, both included."""
     return Rule(f"from {low} to {high}", lambda value: low <= value <= high)
 
 
 def one_of(*values: Any) -> Rule:
+    """One of these values."""
     return Rule("one of " + ", ".join(map(repr, values)), lambda value: value in values)
 
 
 def each(rule: Rule) -> Rule:
+    """A list that is not empty and whose values all keep a rule."""
     return Rule(f"a list of values {rule.wanted}", lambda values: len(values) > 0 and all(map(rule.holds, values)))
 
 

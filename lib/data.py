@@ -93,7 +93,8 @@ def load(
     ``root``
         Where data sets lie; by default $LWL_DATA, else ``data`` in the project's folder.
     ``train``, ``test``
-        Keep only the first so many images of each split. For ``photo_digits`` and ``photo_mnist``: make so many.
+        Keep only the first so many images of each split. For ``photo_digits`` and ``photo_mnist``: make so many, by
+        default 10,000 and 2,000.
     ``seed``
         Draws the pairs of digit and photograph of these two sets; the others ignore it.
 
