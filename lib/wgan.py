@@ -163,8 +163,7 @@ class WGANStep:
     autocast in that dtype; scores, losses and the whole penalty stay in float32.
 
     The penalty is the mean over a ``penalty_share`` of an update's pairs. Fewer leave it right on average, but
-    noisier, and spare second derivatives: at a quarter a step took 113 ms in place of 150 (one core, width 16,
-    two critic updates of 64 pairs).
+    noisier, and spare second derivatives.
 
     Returned by name, means over the step's critic updates: ``distance``, the critic's estimate;
     ``penalty``, without its weight; ``gradient_norm``; and ``generator``, the generator's loss.
