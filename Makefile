@@ -21,10 +21,10 @@ ifneq ($(and $(filter publish,$(MAKECMDGOALS)),$(ARGS)),)
 $(error ARGS=$(ARGS): a published run is its profile's own. Change book/profiles/, or say make chapter)
 endif
 publish: chapter  ## execute one for the book and store it: make publish CHAPTER=01_autoencoders PROFILE=laptop
-	$(BIN)/python -m lib.published publish $(CHAPTER) --profile $(PROFILE)
+	$(BIN)/python -m lib.site.published publish $(CHAPTER) --profile $(PROFILE)
 
 check-published: $(READY)  ## say which published runs are older than the code they show or use
-	$(BIN)/python -m lib.published check
+	$(BIN)/python -m lib.site.published check
 
 test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

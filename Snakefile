@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from lib import book
+from lib.site import book
 
 PROFILE = config.get("profile", "demo")
 CHAPTERS = book.chapters()
@@ -130,7 +130,7 @@ rule html:
     log:
         "_build/logs/html.txt",
     shell:
-        "({params.python} -m lib.book assemble --profile {params.profile}"
+        "({params.python} -m lib.site.book assemble --profile {params.profile}"
         " --repository {params.repository} --site {params.site} &&"
         " {params.jupyter_book} build --all -W -n --keep-going --path-output . _build/source) > {log} 2>&1"
         " || {{ cat {log} >&2; false; }}"

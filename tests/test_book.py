@@ -5,8 +5,8 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lib import book
-from lib.book import BookError
+from lib.site import book
+from lib.site.book import BookError
 
 FACTS = {
     "data": "scikit-learn digits",

@@ -11,8 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import book, embed, explorer, plots
 from lib.files import ROOT
+from lib.report import embed, explorer, plots
+from lib.site import book
 
 CLASSES = ["zero", "one", "</script><b>two"]
 
@@ -271,7 +272,7 @@ def test_an_executed_page_can_get_a_newer_script_and_keeps_its_data():
 
 
 def test_the_assembly_of_the_book_imports_no_torch():
-    code = "import sys, lib.book, lib.embed; sys.exit('torch' in sys.modules)"
+    code = "import sys, lib.site.book, lib.report.embed; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

@@ -16,9 +16,11 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
-from lib import book, chapter, evaluate, nets, train, unmix, wgan
+from lib import evaluate, nets, train, unmix, wgan
 from lib.data import Split
 from lib.files import ROOT
+from lib.report import unconverted as chapter
+from lib.site import book
 
 CHAPTERS = book.chapters()
 # Settings so small that a whole chapter runs in seconds.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib import plots
+from lib.report import plots
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from lib import book, published
-from lib.book import BookError
+from lib.site import book, published
+from lib.site.book import BookError
 
 CODE = "from lib import used\nprint(1)"
 FACTS = {

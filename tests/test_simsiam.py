@@ -9,8 +9,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
 
 from lib import nets, simsiam
-from lib.chapter import ParameterError
 from lib.files import ROOT
+from lib.report.unconverted import ParameterError
 from lib.train import Batches, GradientStep, fit
 
 

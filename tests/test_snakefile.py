@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lib import book, published
 from lib.files import ROOT
+from lib.site import book, published
 
 PROVENANCE = """
 from IPython.display import display
@@ -156,7 +156,7 @@ def test_a_book_of_published_runs_needs_no_execution(project):
 
 
 def test_a_page_of_numbers_follows_what_is_published(project):
-    code = "from lib import published\nprint('made of', *[run['profile'] for run in published.metrics().values()])"
+    code = "from lib.site import published\nprint('made of', *[run['profile'] for run in published.metrics().values()])"
     cells = [new_markdown_cell("# Results", id="title"), new_code_cell(code, id="code")]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), project / "book" / "results.ipynb")

@@ -11,8 +11,8 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from lib import book
 from lib.files import ROOT
+from lib.site import book
 
 HTML = ROOT / "_build" / "html"
 NAMES = sorted(path.stem for path in (HTML / "book").glob("*.html"))

@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 
-from lib import chapter, train
-from lib.chapter import ParameterError, above, at_least, between, check_parameters, each, one_of
+from lib import train
 from lib.data import load
+from lib.report import unconverted as chapter
+from lib.report.unconverted import ParameterError, above, at_least, between, check_parameters, each, one_of
 
 TYPES = {"epochs": int, "rate": float, "name": str, "flag": bool, "widths": list[int], "sigmas": list[float]}
 VALUES = {"epochs": 3, "rate": 0.1, "name": "digits", "flag": True, "widths": [4, 2], "sigmas": [0.1]}

@@ -1,7 +1,7 @@
-"""What every chapter does around its mathematics: check parameters, choose a device, record numbers.
+"""What chapters 2 to 6 do around their mathematics until they measure and tell apart; see `chapter` for how.
 
 Recorded numbers are outputs of the executed notebook and nothing else: the page takes them from there,
-and so does ``python -m lib.book metrics``.
+and so does ``python -m lib.site.book metrics``.
 """
 
 import ast
@@ -235,8 +235,11 @@ def _glue(name: str, text: str, value: dict[str, Any]) -> None:
 
 def _code() -> list[str]:
     """The lib modules loaded so far that can change a trained weight, without their comments and docstrings."""
-    aside = {"lib.chapter", "lib.plots", "lib.explorer", "lib.embed", "lib.files", "lib.book"}
-    loaded = {name: module for name, module in sys.modules.items() if name.startswith("lib.") and name not in aside}
+    loaded = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.startswith("lib.") and not name.startswith(("lib.files", "lib.report", "lib.site"))
+    }
     return [strip_docs(Path(loaded[name].__file__).read_text()) for name in sorted(loaded)]
 
 

@@ -20,8 +20,8 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-from lib.book import BookError, chapters, code_cells, merge, records
 from lib.files import ROOT, atomic_write, strip_docs
+from lib.site.book import BookError, chapters, code_cells, merge, records
 
 LIMIT = 2_500_000
 """Bytes of a published notebook, at most."""
@@ -138,7 +138,7 @@ def metrics(root: Path = ROOT) -> dict[str, dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.published", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m lib.site.published", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("publish", help="store an executed chapter and its numbers")
     command.add_argument("chapter", choices=chapters())

@@ -1,4 +1,4 @@
-"""Putting executed notebooks together for Jupyter Book: ``python -m lib.book --help``.
+"""Putting executed notebooks together for Jupyter Book: ``python -m lib.site.book --help``.
 
 A page takes its prose from the source notebook and its outputs from an executed copy, as long as their
 code cells are the same. So a changed sentence costs no run, and an output never stands under other code.
@@ -16,8 +16,8 @@ from typing import Any
 import nbformat
 import yaml
 
-from lib import embed
 from lib.files import ROOT
+from lib.report import embed
 
 PROGRESS = "application/vnd.jupyter.widget-view+json"
 
@@ -248,7 +248,7 @@ def _is_debris(output: nbformat.NotebookNode) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.book", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m lib.site.book", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("assemble", help="lay out what Jupyter Book builds, from executed chapters")
     command.add_argument("--profile", default="demo")

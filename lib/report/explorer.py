@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from lib import embed, plots
+from lib.report import embed, plots
 
 LIMIT = 700_000
 """Bytes of HTML that one explorer may take."""

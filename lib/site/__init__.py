@@ -1,0 +1,1 @@
+"""Pages: telling cells executed on results, and what Jupyter Book makes of them. Knows files, not torch."""
