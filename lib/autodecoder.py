@@ -1,38 +1,50 @@
-"""Auto-decoders: no encoder, but a code for every image, or a distribution of codes, found by gradient descent.
+"""Auto-decoders: no encoder, but a code for every image, or a distribution of codes,
+found by gradient descent.
 
-Every term is per example, shape (B,); the mean over the batch is taken once, last. Networks come in as
-arguments. Codes are (B, D). The latent distributions are torch.distributions, one independent coordinate
-per dimension.
+Every term is per example, shape (B,); the mean over the batch is taken once, last.
+Networks come in as arguments. Codes are (B, D). The latent distributions are
+torch.distributions, one independent coordinate per dimension.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Exponential, Laplace, Normal, Uniform, kl_divergence
+from torch.distributions import (
+    Distribution,
+    Exponential,
+    Laplace,
+    Normal,
+    Uniform,
+    kl_divergence,
+)
 
+from lib.checkpoint import Stateful
 from lib.data import Split, to_unit
 from lib.nets import pixels
-from lib.train import Losses, Stateful, evaluating
+from lib.train import Losses, evaluating, frozen
 
-# --- latent distributions --------------------------------------------------------------------------
+# --- latent distributions -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Family:
-    """A prior for each coordinate of a code, and posteriors of the same kind that lie inside its support.
+    """A prior for each coordinate of a code, and posteriors of the same kind that lie
+    inside its support.
 
-    ``posterior(loc, log_scale)`` takes two unconstrained numbers per coordinate, so that no step of an
-    optimiser can leave the family. Its KL from the prior is finite for all of them.
+    ``posterior(loc, log_scale)`` takes two unconstrained numbers per coordinate, so
+    that no step of an optimiser can leave the family. Its KL from the prior is finite
+    for all of them.
     """
 
     prior: Distribution
     posterior: Callable[[Tensor, Tensor], Distribution]
 
-    def sample_prior(self, count: int, latent_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    def sample_prior(
+        self, count: int, latent_dim: int, device: torch.device | str = "cpu"
+    ) -> Tensor:
         """Codes (count, latent_dim) from the prior that the KL is taken from."""
         return self.prior.sample((count, latent_dim)).to(device)
 
@@ -67,17 +79,21 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(name: str) -> Family:
-    """The latent distribution of that name; raises ValueError for one that does not exist."""
+    """The latent distribution of that name; raises ValueError for one that does not
+    exist.
+    """
     if name not in FAMILIES:
-        raise ValueError(f"Unknown distribution {name!r}. Known: {', '.join(FAMILIES)}.")
+        raise ValueError(
+            f"Unknown distribution {name!r}. Known: {', '.join(FAMILIES)}."
+        )
     return FAMILIES[name]
 
 
-# --- one code, or one posterior, per image ---------------------------------------------------------
+# --- one code, or one posterior, per image --------------------------------------------
 
 
 class Codes(nn.Module):
-    """A table of codes (N, D), a row per image; only rows that are read get gradients."""
+    """A table of codes (N, D), a row per image; only rows read get gradients."""
 
     def __init__(self, initial: Tensor) -> None:
         super().__init__()
@@ -107,12 +123,15 @@ class Posteriors(nn.Module):
         return self.family.posterior(self.loc(index), self.log_scale(index))
 
     def all(self) -> Tensor:
-        """Every posterior's mean (N, D), without gradients: the code that a reconstruction is made from."""
+        """Every posterior's mean (N, D), without gradients: the code that a
+        reconstruction is made from.
+        """
         return self.family.posterior(self.loc.all(), self.log_scale.all()).mean
 
 
 def normal_start(count: int, latent_dim: int, sigma: float) -> Tensor:
-    """Codes (count, latent_dim) from N(0, sigma²): small ones begin near the middle and grow where needed.
+    """Codes (count, latent_dim) from N(0, sigma²): small ones begin near the middle and
+    grow where needed.
 
     Raises ValueError for a latent_dim below 1.
     """
@@ -122,20 +141,26 @@ def normal_start(count: int, latent_dim: int, sigma: float) -> Tensor:
 
 
 def classwise_start(labels: Tensor, latent_dim: int, sigma: float) -> Tensor:
-    """One code from N(0, sigma²) per class, given to every image of the class, (N, latent_dim).
+    """One code from N(0, sigma²) per class, given to every image of the class,
+    (N, latent_dim).
 
-    It uses the labels of the training images, so what it shows of classes is no longer learned without them.
+    It uses the labels of the training images, so what it shows of classes is no longer
+    learned without them.
     """
-    return normal_start(int(labels.max()) + 1, latent_dim, sigma).to(labels.device)[labels]
+    return normal_start(int(labels.max()) + 1, latent_dim, sigma).to(labels.device)[
+        labels
+    ]
 
 
-# --- objectives ------------------------------------------------------------------------------------
+# --- objectives -----------------------------------------------------------------------
 
 
 class GaussianDecoder(nn.Module):
-    """p(x | z) = N(x; x_hat, sigma² I) with x_hat = sigmoid(network(z)) and one sigma for all pixels.
+    """p(x | z) = N(x; x_hat, sigma² I) with x_hat = sigmoid(network(z)) and one sigma
+    for all pixels.
 
-    sigma is learned (Rybkin et al., 2021), which leaves no weight between reconstruction and KL to tune.
+    sigma is learned (Rybkin et al., 2021), which leaves no weight between
+    reconstruction and KL to tune.
     """
 
     def __init__(self, network: nn.Module, log_sigma: float = -2.0) -> None:
@@ -159,7 +184,8 @@ def elbo_terms(
     prior: Distribution,
     x: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """log p(x | z) at one z ~ q, and KL(q ‖ p), (B,) in nats; the ELBO is the difference.
+    """log p(x | z) at one z ~ q, and KL(q ‖ p), (B,) in nats; the ELBO is the
+    difference.
 
     ``rsample`` draws z as a differentiable function of q's parameters
     (Kingma and Welling, 2014, section 2.4).
@@ -186,18 +212,23 @@ def autodecoder_loss(
 
 
 def variational_loss(
-    decoder: GaussianDecoder, q: Distribution, prior: Distribution, x: Tensor, kl_weight: float = 1.0
+    decoder: GaussianDecoder,
+    q: Distribution,
+    prior: Distribution,
+    x: Tensor,
+    kl_weight: float = 1.0,
 ) -> Losses:
     """The negative ELBO in nats per image, averaged over the batch, with its two terms.
 
-    A ``kl_weight`` of 0 leaves the KL out of what is minimised; it is reported all the same.
+    A ``kl_weight`` of 0 leaves the KL out of what is minimised; it is reported all the
+    same.
     """
     log_likelihood, kl = elbo_terms(decoder, q, prior, x)
     loss = (kl_weight * kl - log_likelihood).mean()
     return {"loss": loss, "log_likelihood": log_likelihood.mean(), "kl": kl.mean()}
 
 
-# --- training and inference ------------------------------------------------------------------------
+# --- training and inference -----------------------------------------------------------
 
 
 class AutodecoderStep:
@@ -239,24 +270,6 @@ class AutodecoderStep:
         return {name: value.detach() for name, value in losses.items()}
 
 
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Inside, a module neither learns nor counts: no gradients for its weights, batch norm by its running statistics.
-
-    Gradients still pass through it to its input. Afterwards everything is as it was.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        module.eval().requires_grad_(False)
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-        for parameter, flag in wanted:
-            parameter.requires_grad_(flag)
-
-
 def infer(
     decoder: nn.Module,
     latents: nn.Module,
@@ -275,7 +288,8 @@ def infer(
     if steps < 1:
         raise ValueError(f"steps={steps}: give inference at least one step.")
     curve = torch.zeros(steps)
-    with frozen(decoder):
+    # Evaluation mode, but not without gradients: they pass through the decoder.
+    with evaluating(decoder), frozen(decoder), torch.enable_grad():
         for index in torch.arange(len(images), device=images.device).split(batch):
             x = to_unit(images[index])
             optimizer = torch.optim.SparseAdam(list(latents.parameters()), lr)
@@ -292,20 +306,21 @@ def infer(
     return curve
 
 
-def decode(decoder: nn.Module, z: Tensor, batch: int = 250) -> Tensor:
-    """Images (N, C, H, W) of codes (N, D), without gradients, batch norm by its running statistics."""
-    with evaluating(decoder):
-        return torch.cat([decoder(part) for part in z.split(batch)])
-
-
-# --- looking at codes ------------------------------------------------------------------------------
+# --- looking at codes -----------------------------------------------------------------
 
 
 def first_of_class(split: Split, classes: Sequence[str], name: str) -> int:
-    """Where the first image of a class stands in a split; raises ValueError for a class that is not there."""
+    """Where the first image of a class stands in a split; raises ValueError for a class
+    that is not there.
+    """
     if name not in classes:
-        raise ValueError(f"There is no class {name!r}. Choose one of: {', '.join(classes)}.")
+        raise ValueError(
+            f"There is no class {name!r}. Choose one of: {', '.join(classes)}."
+        )
     found = (split.labels == list(classes).index(name)).nonzero()
     if not len(found):
-        raise ValueError(f"None of the {len(split)} images is of class {name!r}: use more images or another class.")
+        raise ValueError(
+            f"None of the {len(split)} images is of class {name!r}: use more images or "
+            "another class."
+        )
     return int(found[0])

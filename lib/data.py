@@ -1,7 +1,8 @@
-"""Image sets as resident uint8 tensors (N, C, H, W): embedded, through torchvision, or your own folder.
+"""Image sets as resident uint8 tensors (N, C, H, W): embedded, through torchvision, or
+your own folder.
 
-A set of this book fits in memory, so it is decoded once, cached as one file and indexed from then on.
-Nothing here knows what a model is.
+A set of this book fits in memory, so it is decoded once, cached as one file and indexed
+from then on. Nothing here knows what a model is.
 """
 
 import hashlib
@@ -23,7 +24,9 @@ DIGITS = tuple("0123456789")
 
 
 class DataError(Exception):
-    """A data set cannot be had as asked; the message names the file or name and the remedy."""
+    """A data set cannot be had as asked; the message names the file or name and the
+    remedy.
+    """
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,9 @@ class Split:
 
     def first(self, count: int | None) -> "Split":
         """The first ``count`` examples; all of them for ``None``."""
-        return self if count is None else Split(self.images[:count], self.labels[:count])
+        return (
+            self if count is None else Split(self.images[:count], self.labels[:count])
+        )
 
     def to(self, device: torch.device | str) -> "Split":
         return Split(self.images.to(device), self.labels.to(device))
@@ -46,7 +51,9 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A train and a test split, the class names, and a title to print beside every number."""
+    """A train and a test split, the class names, and a title to print beside every
+    number.
+    """
 
     name: str
     title: str
@@ -60,8 +67,10 @@ class ImageData:
         return tuple(self.train.images.shape[1:])
 
     def digest(self) -> str:
-        """SHA-256 over images and labels of both splits: what a number was measured on."""
-        return _digest([self.train.images, self.train.labels, self.test.images, self.test.labels])
+        """SHA-256 over both splits: what a number was measured on."""
+        return _digest(
+            [self.train.images, self.train.labels, self.test.images, self.test.labels]
+        )
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -85,16 +94,18 @@ def load(
     """Load an image set whole into memory, its pixels uint8.
 
     ``name``
-        Embedded, without a download: ``digits`` (scikit-learn's 1,797 handwritten digits as 28×28, grey)
-        and ``photo_digits`` (the same digits blended into photographs, 32×32, colour). Real, downloaded
-        through torchvision if they are not under ``root``: ``mnist``, ``fashion_mnist``, ``svhn``,
-        ``cifar10``, and ``photo_mnist``, made of ``mnist`` as ``photo_digits`` is of ``digits``. Your own:
-        ``folder:NAME`` reads ``root/NAME/{train,test}/<class>/*.png`` (or .jpg).
+        Embedded, without a download: ``digits`` (scikit-learn's 1,797 handwritten
+        digits as 28×28, grey) and ``photo_digits`` (the same digits blended into
+        photographs, 32×32, colour). Real, downloaded through torchvision if they are
+        not under ``root``: ``mnist``, ``fashion_mnist``, ``svhn``, ``cifar10``, and
+        ``photo_mnist``, made of ``mnist`` as ``photo_digits`` is of ``digits``. Your
+        own: ``folder:NAME`` reads ``root/NAME/{train,test}/<class>/*.png`` (or .jpg).
     ``root``
-        Where data sets lie; by default $LWL_DATA, else ``data`` in the project's folder.
+        Where data sets lie; by default $LWL_DATA, else ``data`` in the project's
+        folder.
     ``train``, ``test``
-        Keep only the first so many images of each split. For ``photo_digits`` and ``photo_mnist``: make so many, by
-        default 10,000 and 2,000.
+        Keep only the first so many images of each split. For ``photo_digits`` and
+        ``photo_mnist``: make so many, by default 10,000 and 2,000.
     ``seed``
         Draws the pairs of digit and photograph of these two sets; the others ignore it.
 
@@ -102,7 +113,9 @@ def load(
     """
     for split, count in (("train", train), ("test", test)):
         if count is not None and count < 1:
-            raise DataError(f"{split}={count}: ask for at least one {split} image, or None for all.")
+            raise DataError(
+                f"{split}={count}: ask for at least one {split} image, or None for all."
+            )
     root = Path(root or os.environ.get("LWL_DATA") or ROOT / "data").expanduser()
     if name == "digits":
         data = _digits()
@@ -115,27 +128,46 @@ def load(
     elif name.startswith("folder:"):
         data = _folder(name.removeprefix("folder:"), root)
     else:
-        hint = f" There is a folder {root / name}: say folder:{name}." if (root / name / "train").is_dir() else ""
-        raise DataError(f"Unknown data set {name!r}. Known: {', '.join(NAMES)}, folder:NAME.{hint}")
+        hint = (
+            f" There is a folder {root / name}: say folder:{name}."
+            if (root / name / "train").is_dir()
+            else ""
+        )
+        raise DataError(
+            f"Unknown data set {name!r}. Known: {', '.join(NAMES)}, folder:NAME.{hint}"
+        )
     for split, count in ((data.train, train), (data.test, test)):
         if count is not None and count > len(split):
-            raise DataError(f"{count} images asked for, but a split of {name!r} has only {len(split)}.")
-    return replace(data, train=data.train.first(train).to(device), test=data.test.first(test).to(device))
+            raise DataError(
+                f"{count} images asked for, but a split of {name!r} has only "
+                f"{len(split)}."
+            )
+    return replace(
+        data,
+        train=data.train.first(train).to(device),
+        test=data.test.first(test).to(device),
+    )
 
 
-# --- embedded sets ---------------------------------------------------------------------------------
+# --- embedded sets --------------------------------------------------------------------
 
 
 def _digits(size: int = 28) -> ImageData:
-    """The UCI handwritten digits that scikit-learn carries, resized from 8×8, in a fixed stratified split."""
+    """The UCI handwritten digits that scikit-learn carries, resized from 8×8, in a
+    fixed stratified split.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     bunch = load_digits()
     x = torch.from_numpy(bunch.images).float().unsqueeze(1) / 16
-    images = to_bytes(F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False))
+    images = to_bytes(
+        F.interpolate(x, size=(size, size), mode="bicubic", align_corners=False)
+    )
     labels = torch.from_numpy(bunch.target).long()
-    train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=bunch.target)
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=0.2, random_state=0, stratify=bunch.target
+    )
     return ImageData(
         name="digits",
         title="scikit-learn digits",
@@ -147,37 +179,59 @@ def _digits(size: int = 28) -> ImageData:
 
 def _photo_digits(train: int, test: int, seed: int) -> ImageData:
     """scikit-learn's digits on photographs."""
-    return _on_photos("photo_digits", "digits on photographs", _digits(size=32), train, test, seed)
+    return _on_photos(
+        "photo_digits", "digits on photographs", _digits(size=32), train, test, seed
+    )
 
 
 def _photo_mnist(train: int, test: int, seed: int, root: Path) -> ImageData:
     """MNIST's digits on photographs, padded to 32×32."""
     mnist = _torchvision("mnist", root)
-    padded = [Split(F.pad(split.images, (2, 2, 2, 2)), split.labels) for split in (mnist.train, mnist.test)]
+    padded = [
+        Split(F.pad(split.images, (2, 2, 2, 2)), split.labels)
+        for split in (mnist.train, mnist.test)
+    ]
     digits = replace(mnist, train=padded[0], test=padded[1])
     return _on_photos("photo_mnist", "MNIST on photographs", digits, train, test, seed)
 
 
-def _on_photos(name: str, title: str, digits: ImageData, train: int, test: int, seed: int) -> ImageData:
-    """Digits blended into photographs by |photo − digit|, as MNIST-M does (Ganin et al., 2016)."""
+def _on_photos(
+    name: str, title: str, digits: ImageData, train: int, test: int, seed: int
+) -> ImageData:
+    """Digits blended into photographs by |photo − digit|, as MNIST-M does (Ganin
+    et al., 2016).
+    """
     from sklearn.datasets import load_sample_images
 
-    photos = [torch.from_numpy(photo.copy()).permute(2, 0, 1) for photo in load_sample_images().images]
-    # One generator a split, so that the number of training images does not change the test images.
+    photos = [
+        torch.from_numpy(photo.copy()).permute(2, 0, 1)
+        for photo in load_sample_images().images
+    ]
+    # One generator a split, so that the number of training images does not change the
+    # test images.
     generators = [torch.Generator().manual_seed(2 * seed + split) for split in (0, 1)]
-    # Test patches come from the right fifth of each photograph, which no training patch touches.
+    # Test patches come from the right fifth of each photograph, which no training patch
+    # touches.
     cut = int(0.8 * photos[0].shape[2])
     return ImageData(
         name=name,
         title=title,
         classes=DIGITS,
-        train=_blend(digits.train, [photo[:, :, :cut] for photo in photos], train, generators[0]),
-        test=_blend(digits.test, [photo[:, :, cut:] for photo in photos], test, generators[1]),
+        train=_blend(
+            digits.train, [photo[:, :, :cut] for photo in photos], train, generators[0]
+        ),
+        test=_blend(
+            digits.test, [photo[:, :, cut:] for photo in photos], test, generators[1]
+        ),
     )
 
 
-def _blend(digits: Split, photos: list[Tensor], count: int, generator: torch.Generator) -> Split:
-    """``count`` random digits, each subtracted from a random patch of a random photograph."""
+def _blend(
+    digits: Split, photos: list[Tensor], count: int, generator: torch.Generator
+) -> Split:
+    """``count`` random digits, each subtracted from a random patch of a random
+    photograph.
+    """
 
     def draw(high: int) -> Tensor:
         return torch.randint(high, (count,), generator=generator)
@@ -188,12 +242,18 @@ def _blend(digits: Split, photos: list[Tensor], count: int, generator: torch.Gen
     top, left = draw(stack.shape[2] - size + 1), draw(stack.shape[3] - size + 1)
     span = torch.arange(size)
     rows, columns = top[:, None] + span, left[:, None] + span
-    patches = stack.permute(0, 2, 3, 1)[photo[:, None, None], rows[:, :, None], columns[:, None, :]]
-    blended = (patches.permute(0, 3, 1, 2).short() - digits.images[chosen].short()).abs().byte()
+    patches = stack.permute(0, 2, 3, 1)[
+        photo[:, None, None], rows[:, :, None], columns[:, None, :]
+    ]
+    blended = (
+        (patches.permute(0, 3, 1, 2).short() - digits.images[chosen].short())
+        .abs()
+        .byte()
+    )
     return Split(blended.contiguous(), digits.labels[chosen])
 
 
-# --- real sets through torchvision -----------------------------------------------------------------
+# --- real sets through torchvision ----------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -220,7 +280,9 @@ def _open_grey(dataset: str) -> Callable[[Path, bool, bool], tuple[Tensor, Tenso
 def _open_svhn(root: Path, training: bool, download: bool) -> tuple[Tensor, Tensor]:
     from torchvision.datasets import SVHN
 
-    split = SVHN(root / "SVHN", split="train" if training else "test", download=download)
+    split = SVHN(
+        root / "SVHN", split="train" if training else "test", download=download
+    )
     return torch.from_numpy(split.data), torch.from_numpy(split.labels)
 
 
@@ -232,16 +294,48 @@ def _open_cifar10(root: Path, training: bool, download: bool) -> tuple[Tensor, T
 
 
 _IDX = "{train,t10k}-images-idx3-ubyte and {train,t10k}-labels-idx1-ubyte"
-_GARMENTS = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-_OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_GARMENTS = (
+    "T-shirt",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_OBJECTS = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 TORCHVISION: dict[str, _Source] = {
-    "mnist": _Source("MNIST", DIGITS, f"MNIST/raw/{_IDX}", "digits", _open_grey("MNIST")),
-    "fashion_mnist": _Source(
-        "Fashion-MNIST", _GARMENTS, f"FashionMNIST/raw/{_IDX}", "digits", _open_grey("FashionMNIST")
+    "mnist": _Source(
+        "MNIST", DIGITS, f"MNIST/raw/{_IDX}", "digits", _open_grey("MNIST")
     ),
-    "svhn": _Source("SVHN", DIGITS, "SVHN/{train,test}_32x32.mat", "photo_digits", _open_svhn),
-    "cifar10": _Source("CIFAR-10", _OBJECTS, "cifar-10-batches-py", "photo_digits", _open_cifar10),
+    "fashion_mnist": _Source(
+        "Fashion-MNIST",
+        _GARMENTS,
+        f"FashionMNIST/raw/{_IDX}",
+        "digits",
+        _open_grey("FashionMNIST"),
+    ),
+    "svhn": _Source(
+        "SVHN", DIGITS, "SVHN/{train,test}_32x32.mat", "photo_digits", _open_svhn
+    ),
+    "cifar10": _Source(
+        "CIFAR-10", _OBJECTS, "cifar-10-batches-py", "photo_digits", _open_cifar10
+    ),
 }
 
 NAMES = ("digits", "photo_digits", *TORCHVISION, "photo_mnist")
@@ -259,8 +353,10 @@ def _torchvision(name: str, root: Path) -> ImageData:
                 return _open_both(source, root, download=True)
             except Exception as error:
                 raise DataError(
-                    f"{source.title} is not (or not whole) under {root}, and downloading it failed: {error}. "
-                    f"Put {source.files} under {root} (if files lie there, delete them first: a broken one "
+                    f"{source.title} is not (or not whole) under {root}, and "
+                    f"downloading it failed: {error}. "
+                    f"Put {source.files} under {root} (if files lie there, delete them "
+                    "first: a broken one "
                     "is not replaced), name another place (root or $LWL_DATA), "
                     f"or use the embedded set {source.instead!r}, which needs no file."
                 ) from error
@@ -271,10 +367,12 @@ def _torchvision(name: str, root: Path) -> ImageData:
 
 def _open_both(source: _Source, root: Path, download: bool) -> tuple[Split, Split]:
     train, test = (source.open(root, training, download) for training in (True, False))
-    return tuple(Split(images.contiguous(), labels.long()) for images, labels in (train, test))
+    return tuple(
+        Split(images.contiguous(), labels.long()) for images, labels in (train, test)
+    )
 
 
-# --- your own folder of images ---------------------------------------------------------------------
+# --- your own folder of images --------------------------------------------------------
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -285,18 +383,33 @@ def _folder(name: str, root: Path) -> ImageData:
     classes = tuple(listing["train"])
     if tuple(listing["test"]) != classes:
         odd = sorted(set(classes).symmetric_difference(listing["test"]))
-        raise DataError(f"{folder}: train and test must have the same class folders; only one has {', '.join(odd)}.")
-    paths = [path for split in listing.values() for files in split.values() for path in files]
-    stamp = _short("\n".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths))
+        raise DataError(
+            f"{folder}: train and test must have the same class folders; only one has "
+            f"{', '.join(odd)}."
+        )
+    paths = [
+        path for split in listing.values() for files in split.values() for path in files
+    ]
+    stamp = _short(
+        "\n".join(
+            f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths
+        )
+    )
 
     def build() -> tuple[Split, Split]:
         with ThreadPoolExecutor() as pool:  # Pillow lets go of the GIL while it decodes
             decoded = list(pool.map(_decode, paths))
         sizes = [image.size for image in decoded]
-        if odd := [path for path, size in zip(paths, sizes, strict=True) if size != sizes[0]]:
-            found, first = ("×".join(map(str, sizes[paths.index(path)])) for path in (odd[0], paths[0]))
+        if odd := [
+            path for path, size in zip(paths, sizes, strict=True) if size != sizes[0]
+        ]:
+            found, first = (
+                "×".join(map(str, sizes[paths.index(path)]))
+                for path in (odd[0], paths[0])
+            )
             raise DataError(
-                f"{odd[0]} is {found} pixels, the first image of the set {first}: resize all images to one size."
+                f"{odd[0]} is {found} pixels, the first image of the set {first}: "
+                "resize all images to one size."
             )
         mode = "L" if all(image.mode in ("1", "L") for image in decoded) else "RGB"
         count = sum(map(len, listing["train"].values()))
@@ -312,19 +425,30 @@ def _folder(name: str, root: Path) -> ImageData:
 def _list_images(folder: Path) -> dict[str, list[Path]]:
     """The image files of each class folder, sorted by name."""
     if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}. Lay images out as {folder}/<class>/*.png (or .jpg).")
+        raise DataError(
+            f"There is no folder {folder}. Lay images out as {folder}/<class>/*.png "
+            "(or .jpg)."
+        )
     listing = {
         entry.name: sorted(
-            path for path in entry.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+            path
+            for path in entry.iterdir()
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
         )
         for entry in sorted(folder.iterdir())
         if entry.is_dir() and not entry.name.startswith(".")
     }
     if not any(listing.values()):
-        raise DataError(f"{folder} holds no images. Lay them out as {folder}/<class>/*.png (or .jpg).")
+        raise DataError(
+            f"{folder} holds no images. Lay them out as {folder}/<class>/*.png (or "
+            ".jpg)."
+        )
     for name, files in listing.items():
         if not files:
-            raise DataError(f"{folder / name} is a class without images: add some, or remove the folder.")
+            raise DataError(
+                f"{folder / name} is a class without images: add some, or remove the "
+                "folder."
+            )
     return listing
 
 
@@ -333,23 +457,37 @@ def _decode(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.copy()
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}): repair or remove it.") from error
+        raise DataError(
+            f"{path} cannot be read as an image ({error}): repair or remove it."
+        ) from error
 
 
-def _stack(listing: dict[str, list[Path]], decoded: list[Image.Image], mode: str) -> Split:
-    """One split, shuffled, always alike: the first n images of a sorted one would be of one class."""
-    pixels = torch.from_numpy(np.stack([np.asarray(image.convert(mode)) for image in decoded]))
+def _stack(
+    listing: dict[str, list[Path]], decoded: list[Image.Image], mode: str
+) -> Split:
+    """One split, shuffled, always alike: the first n images of a sorted one would be of
+    one class.
+    """
+    pixels = torch.from_numpy(
+        np.stack([np.asarray(image.convert(mode)) for image in decoded])
+    )
     images = pixels.unsqueeze(1) if mode == "L" else pixels.permute(0, 3, 1, 2)
-    labels = torch.tensor([label for label, files in enumerate(listing.values()) for _ in files])
+    labels = torch.tensor(
+        [label for label, files in enumerate(listing.values()) for _ in files]
+    )
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     return Split(images[order].contiguous(), labels[order])
 
 
-# --- the cache -------------------------------------------------------------------------------------
+# --- the cache ------------------------------------------------------------------------
 
 
-def _cached(key: str, stamp: str, build: Callable[[], tuple[Split, Split]]) -> tuple[Split, Split]:
-    """The splits from the cache file ``key`` if it is whole and carries ``stamp``, else built and cached."""
+def _cached(
+    key: str, stamp: str, build: Callable[[], tuple[Split, Split]]
+) -> tuple[Split, Split]:
+    """The splits from the cache file ``key`` if it is whole and carries ``stamp``, else
+    built and cached.
+    """
     path = Path(os.environ.get("LWL_CACHE") or ROOT / "_build" / "cache") / f"{key}.pt"
     names = ("train_images", "train_labels", "test_images", "test_labels")
     try:
@@ -364,7 +502,14 @@ def _cached(key: str, stamp: str, build: Callable[[], tuple[Split, Split]]) -> t
     train, test = build()
     tensors = [train.images, train.labels, test.images, test.labels]
     with atomic_write(path) as temporary:
-        torch.save({"stamp": stamp, "digest": _digest(tensors), **dict(zip(names, tensors, strict=True))}, temporary)
+        torch.save(
+            {
+                "stamp": stamp,
+                "digest": _digest(tensors),
+                **dict(zip(names, tensors, strict=True)),
+            },
+            temporary,
+        )
     return train, test
 
 

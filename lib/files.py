@@ -1,4 +1,6 @@
-"""Writing files so that a half-written one is never taken for whole, and telling whether code has changed."""
+"""Writing files so that a half-written one is never taken for whole, and telling
+whether code has changed.
+"""
 
 import ast
 import os
@@ -13,13 +15,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that takes its place only if the block succeeds.
+    """Yield a temporary path beside ``path`` that takes its place only if the block
+    succeeds.
 
-    A reader sees the old file or the new one, whole, whenever the process is killed. The bytes are
-    flushed to the disk before the rename, so that a crash of the machine cannot leave an empty file.
+    A reader sees the old file or the new one, whole, whenever the process is killed.
+    The bytes are flushed to the disk before the rename, so that a crash of the machine
+    cannot leave an empty file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -32,7 +38,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def strip_docs(source: str) -> str:
-    """Python code without comments, docstrings and layout: equal for sources that compute the same."""
+    """Python code without comments, docstrings and layout: equal for sources that
+    compute the same.
+    """
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)

@@ -1,4 +1,7 @@
-"""The generative adversarial network of Goodfellow et al. (2014), with its non-saturating generator loss."""
+"""Generative adversarial networks with the non-saturating loss.
+
+Goodfellow et al. (2014). Networks come in as arguments.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lib.nets import pixels
-from lib.train import evaluating
+from lib.train import evaluating, frozen
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -27,22 +30,26 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return F.softplus(-fake_logits).mean()
 
 
-def sample(generator: nn.Module, count: int, latent_dim: int, device: torch.device | str, batch: int = 500) -> Tensor:
-    """``count`` images G(z) in [0, 1] with z ~ N(0, I), in evaluation mode, drawn in batches."""
+def sample(
+    generator: nn.Module,
+    count: int,
+    latent_dim: int,
+    device: torch.device | str,
+    batch: int = 500,
+) -> Tensor:
+    """``count`` images G(z) in [0, 1], z ~ N(0, I), drawn in evaluation mode."""
+    sizes = [min(batch, count - start) for start in range(0, count, batch)]
     with evaluating(generator):
-        return torch.cat(
-            [
-                pixels(generator(torch.randn(min(batch, count - start), latent_dim, device=device)))
-                for start in range(0, count, batch)
-            ]
-        )
+        noise = (torch.randn(size, latent_dim, device=device) for size in sizes)
+        return torch.cat([pixels(generator(z)) for z in noise])
 
 
 class GANStep:
-    """One update of the discriminator, then one of the generator, and of the generator's moving average.
+    """One update of the discriminator, one of the generator, and of its average.
 
-    ``ema`` is what samples are drawn from: the average of the last 1/(1 − ``ema_decay``) generators or so,
-    which no longer circles around the equilibrium with each step.
+    ``ema`` is what samples are drawn from: roughly the average of the last
+    1/(1 − ``ema_decay``) generators, which no longer circles around the equilibrium
+    with each step. Each call draws one batch of noise and uses it for both updates.
     """
 
     def __init__(
@@ -55,9 +62,12 @@ class GANStep:
         ema_decay: float = 0.999,
     ) -> None:
         self.generator, self.discriminator = generator, discriminator
-        self.generator_optimizer, self.discriminator_optimizer = generator_optimizer, discriminator_optimizer
+        self.generator_optimizer = generator_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
         self.latent_dim, self.ema_decay = latent_dim, ema_decay
-        self.ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+        self.ema = AveragedModel(
+            generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True
+        )
         self.parts = {
             "generator": generator,
             "discriminator": discriminator,
@@ -69,6 +79,7 @@ class GANStep:
     def __call__(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         x = batch[0]
         self.generator.train()
+        self.discriminator.train()
         z = torch.randn(len(x), self.latent_dim, device=x.device)
         x_fake = pixels(self.generator(z))
 
@@ -80,12 +91,11 @@ class GANStep:
         d_loss.backward()
         self.discriminator_optimizer.step()
 
-        # No gradients for the discriminator's weights: nobody would use them.
-        self.discriminator.requires_grad_(False)
-        g_loss = generator_loss(self.discriminator(x_fake))
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        g_loss.backward()
+        # Nobody would use gradients of the discriminator's weights here.
+        with frozen(self.discriminator):
+            g_loss = generator_loss(self.discriminator(x_fake))
+            self.generator_optimizer.zero_grad(set_to_none=True)
+            g_loss.backward()
         self.generator_optimizer.step()
-        self.discriminator.requires_grad_(True)
         self.ema.update_parameters(self.generator)
         return {"discriminator": d_loss.detach(), "generator": g_loss.detach()}

@@ -1,7 +1,8 @@
 """Networks, and nothing but networks: no losses, no data sets.
 
-Images are (B, C, H, W) with pixels in [0, 1]; codes are (B, D). Every decoder ends in *logits*, one per
-pixel: a sigmoid makes pixels of them, a Bernoulli likelihood wants them as they are.
+Images are (B, C, H, W) with pixels in [0, 1]; codes are (B, D). Every decoder ends in
+*logits*, one per pixel: a sigmoid makes pixels of them, a Bernoulli likelihood wants
+them as they are.
 """
 
 import itertools
@@ -20,7 +21,7 @@ Shape = tuple[int, int, int]
 
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Linear layers (B, sizes[0]) -> (B, sizes[-1]) with an activation between them, none at the end."""
+    """Linear layers, (B, sizes[0]) -> (B, sizes[-1]), and activations between them."""
     layers: list[nn.Module] = []
     for wide, narrow in itertools.pairwise(sizes):
         layers += [nn.Linear(wide, narrow), activation()]
@@ -34,11 +35,17 @@ def mlp_encoder(shape: Shape, hidden: Sequence[int], out: int) -> nn.Sequential:
 
 def mlp_decoder(latent_dim: int, hidden: Sequence[int], shape: Shape) -> nn.Sequential:
     """Codes (B, latent_dim) to logits (B, C, H, W)."""
-    return nn.Sequential(*mlp([latent_dim, *hidden, math.prod(shape)]), nn.Unflatten(1, shape))
+    return nn.Sequential(
+        *mlp([latent_dim, *hidden, math.prod(shape)]), nn.Unflatten(1, shape)
+    )
 
 
-def conv_encoder(shape: Shape, width: int, out: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Images (B, C, H, W) to (B, out): two strided convolutions, then two linear layers."""
+def conv_encoder(
+    shape: Shape, width: int, out: int, activation: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """Images (B, C, H, W) to (B, out): two strided convolutions, then two linear
+    layers.
+    """
     channels, side = shape[0], _quarter(shape)
     return nn.Sequential(
         nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (B, width, H/2, W/2)
@@ -52,8 +59,12 @@ def conv_encoder(shape: Shape, width: int, out: int, activation: type[nn.Module]
     )
 
 
-def conv_decoder(latent_dim: int, width: int, shape: Shape, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """Codes (B, latent_dim) to logits (B, C, H, W): the mirror image of :func:`conv_encoder`."""
+def conv_decoder(
+    latent_dim: int, width: int, shape: Shape, activation: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """Codes (B, latent_dim) to logits (B, C, H, W): the mirror image of
+    :func:`conv_encoder`.
+    """
     channels, side = shape[0], _quarter(shape)
     return nn.Sequential(
         nn.Linear(latent_dim, 8 * width),
@@ -68,9 +79,11 @@ def conv_decoder(latent_dim: int, width: int, shape: Shape, activation: type[nn.
 
 
 class PixelBias(nn.Module):
-    """Adds a learned number to each logit (B, C, H, W), beginning at the logit of that pixel's mean.
+    """Adds a learned number to each logit (B, C, H, W), beginning at the logit of that
+    pixel's mean.
 
-    ``mean`` (C, H, W), pixels in [0, 1]. A decoder without it must first find out where ink is at all.
+    ``mean`` (C, H, W), pixels in [0, 1]. A decoder without it must first find out where
+    ink is at all.
     """
 
     def __init__(self, mean: Tensor) -> None:
@@ -82,7 +95,8 @@ class PixelBias(nn.Module):
 
 
 def pooled_encoder(shape: Shape, out: int) -> nn.Sequential:
-    """28×28 images (B, C, 28, 28) to (B, out), by convolution and average pooling down to 256 numbers.
+    """28×28 images (B, C, 28, 28) to (B, out), by convolution and average pooling down
+    to 256 numbers.
 
     The encoder that report 004's course hands out with its assignment.
     """
@@ -102,10 +116,12 @@ def pooled_encoder(shape: Shape, out: int) -> nn.Sequential:
 
 
 def upsampled_decoder(latent_dim: int, shape: Shape) -> nn.Sequential:
-    """Codes (B, latent_dim) to logits (B, C, 28, 28), by bilinear upsampling between convolutions.
+    """Codes (B, latent_dim) to logits (B, C, 28, 28), by bilinear upsampling between
+    convolutions.
 
-    The decoder of the same assignment. Its first layer, a 5×5 convolution of a single pixel padded by 4,
-    is written as the transposed convolution that it is, at a 25th of the work.
+    The decoder of the same assignment. Its first layer, a 5×5 convolution of a single
+    pixel padded by 4, is written as the transposed convolution that it is, at a 25th of
+    the work.
     """
     channels = _exactly_28(shape)
     return nn.Sequential(
@@ -127,33 +143,17 @@ def upsampled_decoder(latent_dim: int, shape: Shape) -> nn.Sequential:
 def _exactly_28(shape: Shape) -> int:
     """The number of channels of 28×28 images; refuses others."""
     if tuple(shape[1:]) != (28, 28):
-        raise ValueError(f"Images of {shape[1]}×{shape[2]} pixels: these networks are made for 28×28.")
+        raise ValueError(
+            f"Images of {shape[1]}×{shape[2]} pixels: these networks are made for "
+            "28×28."
+        )
     return shape[0]
 
 
-def generator(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
-    """Noise (B, latent_dim) to logits (B, C, H, W), after DCGAN (Radford et al., 2016).
-
-    Batch norm between the transposed convolutions keeps a generator from collapsing early; there is
-    none in front of the output, which has to learn the pixels' own mean and scale.
-    """
-    channels, side = shape[0], _quarter(shape)
-    return nn.Sequential(
-        nn.Linear(latent_dim, 4 * width * side * side, bias=False),
-        nn.Unflatten(1, (4 * width, side, side)),
-        nn.BatchNorm2d(4 * width),
-        nn.ReLU(),
-        nn.ConvTranspose2d(4 * width, 2 * width, 4, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(2 * width),
-        nn.ReLU(),
-        nn.ConvTranspose2d(2 * width, channels, 4, stride=2, padding=1),
-    )
-
-
 def discriminator(shape: Shape, width: int) -> nn.Sequential:
-    """Images (B, C, H, W) to one number each (B,): a logit for a GAN, a score for a Wasserstein critic.
+    """Images (B, C, H, W) to one logit each (B,), after DCGAN without batch norm.
 
-    There is no batch norm: each image is judged alone, as a gradient penalty needs it.
+    Each image is judged alone, as a gradient penalty needs it.
     """
     channels, side = shape[0], _quarter(shape)
     return nn.Sequential(
@@ -170,7 +170,7 @@ def discriminator(shape: Shape, width: int) -> nn.Sequential:
 
 
 class Classifier(nn.Module):
-    """A small convolutional classifier; ``features`` is its last hidden layer (B, 64)."""
+    """A small convolutional classifier; ``features`` ends in its last layer but one."""
 
     def __init__(self, shape: Shape, classes: int, width: int = 32) -> None:
         super().__init__()
@@ -198,24 +198,33 @@ def _quarter(shape: Shape) -> int:
     """The side of the image after two halvings; refuses what cannot be halved twice."""
     _, height, width = shape
     if height != width or height % 4:
-        raise ValueError(f"Images of {height}×{width} pixels: these networks need a square side divisible by 4.")
+        raise ValueError(
+            f"Images of {height}×{width} pixels: these networks need a square side "
+            "divisible by 4."
+        )
     return height // 4
 
 
 def count_parameters(module: nn.Module) -> int:
     """How many numbers training can change."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return sum(
+        parameter.numel()
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    )
 
 
 def pixels(logits: Tensor) -> Tensor:
-    """A decoder's logits as pixels in [0, 1], in float32 whatever the network ran in."""
+    """Logits as pixels in [0, 1], in float32 whatever the network ran in."""
     return torch.sigmoid(logits.float())
 
 
 def _halved(shape: Shape, channels: Sequence[int]) -> tuple[int, int]:
-    """The side left when a square's is halved per entry of channels, and how far its doublings exceed the square.
+    """The side left when a square's is halved per entry of channels, and how far its
+    doublings exceed the square.
 
-    Raises ValueError for channels below 1, and where the excess cannot be cropped or padded equally on both sides.
+    Raises ValueError for channels below 1, and where the excess cannot be cropped or
+    padded equally on both sides.
     """
     if not channels or min(channels) < 1:
         raise ValueError(f"channels={list(channels)}: give positive numbers.")
@@ -224,7 +233,8 @@ def _halved(shape: Shape, channels: Sequence[int]) -> tuple[int, int]:
     surplus = side * 2 ** len(channels) - height
     if height != width or surplus % 2 or surplus >= height:
         raise ValueError(
-            f"Images of {height}×{width} pixels: {len(channels)} entries of channels make a square of side "
+            f"Images of {height}×{width} pixels: {len(channels)} entries of channels "
+            "make a square of side "
             f"{side} · 2^{len(channels)}. That may exceed the image's side by an "
             "even number smaller than the side, to be cropped or padded."
         )
@@ -237,7 +247,8 @@ def deconv_decoder(
     shape: Shape,
     closing: bool = False,
 ) -> nn.Sequential:
-    """Codes (B, latent_dim) to logits (B, C, H, W); the side doubles per entry of channels.
+    """Codes (B, latent_dim) to logits (B, C, H, W); the side doubles per entry of
+    channels.
 
     A linear layer makes a map of channels[0] × s × s, s = ⌈H / 2^n⌉ for n entries; each
     transposed convolution doubles the side and the last one makes pixels. A surplus is
@@ -275,13 +286,25 @@ def deconv_decoder(
     return nn.Sequential(*layers)
 
 
+def generator(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
+    """Noise (B, latent_dim) to logits (B, C, H, W), after DCGAN (Radford et al., 2016).
+
+    Batch norm between the layers keeps a generator from collapsing early. There is none
+    in front of the output, which has to learn the pixels' own mean and scale.
+    """
+    return deconv_decoder(latent_dim, [4 * width, 2 * width], shape)
+
+
 class Cells(nn.Module):
-    """Codes z (B, D) with the cell of each appended, (B, D + K): √K at the place of the largest of z's first K numbers.
+    """Codes z (B, D) with the cell of each appended, (B, D + K): √K at the place of the
+    largest of z's first K numbers.
 
-    Standard normal codes fall into K cells of equal weight, and a network behind this layer, continuous in each,
-    can jump from one to the next. (√K, so that a cell weighs as much as K numbers of the code.) It has no weights.
+    Standard normal codes fall into K cells of equal weight, and a network behind this
+    layer, continuous in each, can jump from one to the next. (√K, so that a cell weighs
+    as much as K numbers of the code.) It has no weights.
 
-    Raises ValueError for fewer than two cells, and for codes with fewer numbers than cells.
+    Raises ValueError for fewer than two cells, and for codes with fewer numbers than
+    cells.
     """
 
     def __init__(self, count: int) -> None:
@@ -292,16 +315,19 @@ class Cells(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         if z.shape[1] < self.count:
-            raise ValueError(f"Codes of {z.shape[1]} numbers cannot choose among {self.count} cells.")
+            raise ValueError(
+                f"Codes of {z.shape[1]} numbers cannot choose among {self.count} cells."
+            )
         cell = F.one_hot(z[:, : self.count].argmax(1), self.count)
         return torch.cat([z, self.count**0.5 * cell.to(z.dtype)], 1)
 
 
 class Leaky(nn.Module):
-    """Leaky ReLU with torch's values and gradients, but cheaper where a gradient is differentiated again.
+    """Leaky ReLU with torch's values and gradients, but cheaper where a gradient is
+    differentiated again.
 
-    Its second derivative is 0. torch's own hands those zeros on, and a whole backward pass of a gradient
-    penalty is spent on them; here there is no path for them.
+    Its second derivative is 0. torch's own hands those zeros on, and a whole backward
+    pass of a gradient penalty is spent on them; here there is no path for them.
     """
 
     def __init__(self, slope: float = 0.2) -> None:
@@ -322,28 +348,38 @@ class _LeakyFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return torch.ops.aten.leaky_relu_backward(gradient, x.detach(), ctx.slope, False), None
+        return torch.ops.aten.leaky_relu_backward(
+            gradient, x.detach(), ctx.slope, False
+        ), None
 
 
 class CriticConv2d(nn.Conv2d):
-    """A convolution with torch's values and gradients of every order, but cheaper in a gradient penalty.
+    """A convolution with torch's values and gradients of every order, but cheaper in a
+    gradient penalty.
 
-    torch differentiates a convolution's input gradient by a convolution whose kernel is as large as the
-    image. Written as the transposed convolution that it is, it has an ordinary gradient. Plain zero
-    padding only, no dilation, no groups.
+    torch differentiates a convolution's input gradient by a convolution whose kernel is
+    as large as the image. Written as the transposed convolution that it is, it has an
+    ordinary gradient. Plain zero padding only, no dilation, no groups.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         # Low precision is never used where a gradient is differentiated.
         if torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        return _CriticConvolution.apply(x, self.weight, self.bias, self.stride, self.padding)
+        return _CriticConvolution.apply(
+            x, self.weight, self.bias, self.stride, self.padding
+        )
 
 
 class _CriticConvolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        stride: tuple[int, int],
+        padding: tuple[int, int],
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding = stride, padding
@@ -357,10 +393,17 @@ class _CriticConvolution(torch.autograd.Function):
             missing = [
                 size - ((out - 1) * step - 2 * pad + kernel)
                 for size, out, step, pad, kernel in zip(
-                    x.shape[2:], gradient.shape[2:], ctx.stride, ctx.padding, weight.shape[2:], strict=True
+                    x.shape[2:],
+                    gradient.shape[2:],
+                    ctx.stride,
+                    ctx.padding,
+                    weight.shape[2:],
+                    strict=True,
                 )
             ]
-            of_x = F.conv_transpose2d(gradient, weight, None, ctx.stride, ctx.padding, missing)
+            of_x = F.conv_transpose2d(
+                gradient, weight, None, ctx.stride, ctx.padding, missing
+            )
         if ctx.needs_input_grad[1]:
             _, of_weight, of_bias = torch.ops.aten.convolution_backward(
                 gradient,
@@ -379,21 +422,31 @@ class _CriticConvolution(torch.autograd.Function):
 
 
 def conv_critic(shape: Shape, channels: Sequence[int]) -> nn.Sequential:
-    """Images (B, C, H, W) to one score each (B,), the side halved per entry of channels: DCGAN without batch norm.
+    """Images (B, C, H, W) to one score each (B,), the side halved per entry of
+    channels: DCGAN without batch norm.
 
-    The mirror image of :func:`deconv_decoder`: a side that cannot be halved so often is padded with zeros,
-    as much on every side. Raises ValueError for images that cannot be made to fit so.
+    The mirror image of :func:`deconv_decoder`: a side that cannot be halved so often is
+    padded with zeros, as much on every side. Raises ValueError for images that cannot
+    be made to fit so.
     """
     colours, side, missing = shape[0], *_halved(shape, channels)
     layers: list[nn.Module] = [nn.ZeroPad2d(missing // 2)] if missing else []
     for before, after in itertools.pairwise([colours, *channels]):
         layers += [CriticConv2d(before, after, 4, stride=2, padding=1), Leaky()]
-    # No last bias: a Wasserstein critic is defined up to a constant, whose gradient would be rounding noise.
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * side * side, 1, bias=False), nn.Flatten(0))
+    # No last bias: a Wasserstein critic is defined up to a constant, whose gradient
+    # would be rounding noise.
+    return nn.Sequential(
+        *layers,
+        nn.Flatten(),
+        nn.Linear(channels[-1] * side * side, 1, bias=False),
+        nn.Flatten(0),
+    )
 
 
 class Standardise(nn.Module):
-    """Pixels in [0, 1] to numbers of mean 0 and standard deviation 1 in each colour: (x − mean) / std, (C,) each."""
+    """Pixels in [0, 1] to numbers of mean 0 and standard deviation 1 in each colour: (x
+    − mean) / std, (C,) each.
+    """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -405,10 +458,11 @@ class Standardise(nn.Module):
 
 
 def resnet18(channels: int = 3) -> nn.Module:
-    """Images (B, C, H, W) to features (B, 512): torchvision's ResNet-18 with the stem for images of 32×32 pixels.
+    """Images (B, C, H, W) to features (B, 512): torchvision's ResNet-18 with the stem
+    for images of 32×32 pixels.
 
-    He et al. (2016), with a 3×3 convolution of stride 1 in place of the 7×7 of stride 2, no max-pooling
-    behind it, and no classifier.
+    He et al. (2016), with a 3×3 convolution of stride 1 in place of the 7×7 of stride
+    2, no max-pooling behind it, and no classifier.
     """
     network = torchvision.models.resnet18()
     network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
@@ -418,13 +472,18 @@ def resnet18(channels: int = 3) -> nn.Module:
 
 
 def small_resnet(channels: int, width: int, blocks: Sequence[int]) -> nn.Sequential:
-    """Images (B, C, H, W) to features (B, width · 2^(n−1)) for n entries of ``blocks``: a ResNet for a CPU.
+    """Images (B, C, H, W) to features (B, width · 2^(n−1)) for n entries of ``blocks``:
+    a ResNet for a CPU.
 
-    Stage i has blocks[i] of torchvision's residual blocks with width · 2^i channels, and halves the side
-    but for the first. The stem halves it, too: most of the work is done at 16×16 and below.
+    Stage i has blocks[i] of torchvision's residual blocks with width · 2^i channels,
+    and halves the side but for the first. The stem halves it, too: most of the work is
+    done at 16×16 and below.
     """
     if width < 1 or not blocks or min(blocks) < 1:
-        raise ValueError(f"width={width}, blocks={list(blocks)}: give positive numbers, one of blocks per stage.")
+        raise ValueError(
+            f"width={width}, blocks={list(blocks)}: give positive numbers, one of "
+            "blocks per stage."
+        )
     layers: list[nn.Module] = [
         nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(width),
@@ -437,20 +496,24 @@ def small_resnet(channels: int, width: int, blocks: Sequence[int]) -> nn.Sequent
             stride = 2 if stage and not number else 1
             shortcut = None
             if stride > 1:
-                shortcut = nn.Sequential(nn.Conv2d(narrow, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+                shortcut = nn.Sequential(
+                    nn.Conv2d(narrow, wide, 1, stride, bias=False), nn.BatchNorm2d(wide)
+                )
             layers.append(BasicBlock(narrow, wide, stride, shortcut))
             narrow = wide
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-# --- the U-Net of chapter 6 ------------------------------------------------------------------------
+# --- the U-Net of chapter 6 -----------------------------------------------------------
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu(x)))), the identity at the start: (B, C, H, W) -> (B, C, H, W).
+    """x + conv(relu(conv(relu(x)))), the identity at the start: (B, C, H, W) ->
+    (B, C, H, W).
 
-    He et al. (2016b), without its batch norm: a second convolution that begins at zero makes a deep network as
-    easy to start (Zhang et al., 2019), and each image is judged alone.
+    He et al. (2016b), without its batch norm: a second convolution that begins at zero
+    makes a deep network as easy to start (Zhang et al., 2019), and each image is judged
+    alone.
     """
 
     def __init__(self, channels: int) -> None:
@@ -465,29 +528,44 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """One encoder, one or more decoders with skips: (B, C, H, W) to logits (B, decoders · out, H, W).
+    """One encoder, one or more decoders with skips: (B, C, H, W) to logits (B, decoders
+    · out, H, W).
 
-    Ronneberger et al. (2015), with residual blocks, and skips that are added, not appended. ``channels`` are
-    those of each level, from the finest to the bottleneck; every level halves the side. ``patch`` folds
-    patch × patch pixels into channels first and unfolds them last: the finest level then works on a side ``patch``
-    times smaller, where a convolution of the same width costs patch² times less. ``blocks`` per level.
+    Ronneberger et al. (2015), with residual blocks, and skips that are added, not
+    appended. ``channels`` are those of each level, from the finest to the bottleneck;
+    every level halves the side. ``patch`` folds patch × patch pixels into channels
+    first and unfolds them last: the finest level then works on a side ``patch`` times
+    smaller, where a convolution of the same width costs patch² times less. ``blocks``
+    per level.
 
-    Raises ValueError for channels below 1, no level, and sides that cannot be halved so often.
+    Raises ValueError for channels below 1, no level, and sides that cannot be halved so
+    often.
     """
 
     def __init__(
-        self, shape: Shape, channels: Sequence[int], out: int, decoders: int = 1, patch: int = 1, blocks: int = 1
+        self,
+        shape: Shape,
+        channels: Sequence[int],
+        out: int,
+        decoders: int = 1,
+        patch: int = 1,
+        blocks: int = 1,
     ) -> None:
         super().__init__()
         if not channels or min(channels) < 1:
-            raise ValueError(f"channels={list(channels)}: give one positive number a level.")
+            raise ValueError(
+                f"channels={list(channels)}: give one positive number a level."
+            )
         if min(decoders, patch, blocks) < 1:
-            raise ValueError(f"decoders={decoders}, patch={patch}, blocks={blocks}: at least 1 each.")
+            raise ValueError(
+                f"decoders={decoders}, patch={patch}, blocks={blocks}: at least 1 each."
+            )
         colours, height, width = shape
         factor = patch * 2 ** (len(channels) - 1)
         if height % factor or width % factor:
             raise ValueError(
-                f"Images of {height}×{width} pixels: patch {patch} and {len(channels)} levels of channels need sides "
+                f"Images of {height}×{width} pixels: patch {patch} and {len(channels)} "
+                "levels of channels need sides "
                 f"divisible by {factor}. Give fewer channels, or a smaller patch."
             )
         steps = list(itertools.pairwise(channels))
@@ -495,13 +573,21 @@ class UNet(nn.Module):
         def level(count: int) -> nn.Sequential:
             return nn.Sequential(*(ResidualBlock(count) for _ in range(blocks)))
 
-        self.stem = nn.Sequential(nn.PixelUnshuffle(patch), nn.Conv2d(colours * patch**2, channels[0], 3, padding=1))
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(patch),
+            nn.Conv2d(colours * patch**2, channels[0], 3, padding=1),
+        )
         self.encoder = nn.ModuleList(level(count) for count in channels)
-        self.down = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.down = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps
+        )
         self.decoders = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    "up": nn.ModuleList(nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in steps),
+                    "up": nn.ModuleList(
+                        nn.ConvTranspose2d(coarse, fine, 2, stride=2)
+                        for fine, coarse in steps
+                    ),
                     "levels": nn.ModuleList(level(fine) for fine, _ in steps),
                     "head": nn.Sequential(
                         nn.ReLU(),
@@ -520,10 +606,14 @@ class UNet(nn.Module):
         for down, level in zip(self.down, self.encoder[1:], strict=True):
             skips.append(h)
             h = level(down(h))
-        return torch.cat([self._decode(decoder, h, skips) for decoder in self.decoders], dim=1)
+        return torch.cat(
+            [self._decode(decoder, h, skips) for decoder in self.decoders], dim=1
+        )
 
     @staticmethod
     def _decode(decoder: nn.ModuleDict, h: Tensor, skips: Sequence[Tensor]) -> Tensor:
-        for up, level, skip in reversed(list(zip(decoder["up"], decoder["levels"], skips, strict=True))):
+        for up, level, skip in reversed(
+            list(zip(decoder["up"], decoder["levels"], skips, strict=True))
+        ):
             h = level(up(h) + skip)
         return decoder["head"](h)

@@ -1,18 +1,24 @@
-"""Unmixing two images from their average: mixtures, answers that hold it exactly, and losses blind to the order.
+"""Unmixing two images from their average: mixtures, answers that hold it exactly, and
+losses blind to the order.
 
-A *pair* is one tensor (B, 2, C, H, W): the first images, then the second ones. Errors are per pair, shape (B,);
-the mean over pairs is taken once, last. Networks come in as arguments.
+A *pair* is one tensor (B, 2, C, H, W): the first images, then the second ones. Errors
+are per pair, shape (B,); the mean over pairs is taken once, last. Networks come in as
+arguments.
 """
 
 import torch
 from torch import Tensor, nn
 
 
-def draw_pairs(size: int, count: int | None = None, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Indices (count,) of the first and second images of ``count`` pairs out of ``size`` images; ``size`` for None.
+def draw_pairs(
+    size: int, count: int | None = None, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Indices (count,) of the first and second images of ``count`` pairs out of
+    ``size`` images; ``size`` for None.
 
-    Neighbours in a random circle: no image is paired with itself, each is used at most twice, once on each side.
-    Raises ValueError for fewer than 2 images and for a count beyond 1 to size.
+    Neighbours in a random circle: no image is paired with itself, each is used at most
+    twice, once on each side. Raises ValueError for fewer than 2 images and for a count
+    beyond 1 to size.
     """
     if size < 2:
         raise ValueError(f"{size} images: a pair needs two different ones.")
@@ -25,10 +31,11 @@ def draw_pairs(size: int, count: int | None = None, generator: torch.Generator |
 
 
 def halves(x: Tensor) -> Tensor:
-    """A batch of 2B different images as B pairs, (2B, C, H, W) -> (B, 2, C, H, W); an odd image is left out.
+    """A batch of 2B different images as B pairs, (2B, C, H, W) -> (B, 2, C, H, W); an
+    odd image is left out.
 
-    The batch comes from one permutation of the set, so no image meets itself, and the next epoch pairs anew.
-    Raises ValueError for fewer than 2 images.
+    The batch comes from one permutation of the set, so no image meets itself, and the
+    next epoch pairs anew. Raises ValueError for fewer than 2 images.
     """
     if len(x) < 2:
         raise ValueError(f"{len(x)} images: a pair needs two different ones.")
@@ -37,26 +44,35 @@ def halves(x: Tensor) -> Tensor:
 
 
 def random_flips(x: Tensor) -> Tensor:
-    """Each image mirrored left to right with probability ½, (B, C, H, W) -> (B, C, H, W)."""
+    """Each image mirrored left to right with probability ½, (B, C, H, W) ->
+    (B, C, H, W).
+    """
     chosen = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
     return torch.where(chosen, x.flip(3), x)
 
 
 def mix(x: Tensor, weight: float = 0.5) -> Tensor:
-    """The mixture m = weight · x₁ + (1 − weight) · x₂ of pairs, (B, 2, C, H, W) -> (B, C, H, W).
+    """The mixture m = weight · x₁ + (1 − weight) · x₂ of pairs, (B, 2, C, H, W) ->
+    (B, C, H, W).
 
-    Raises ValueError for a weight outside (0, 1): such a mixture shows one image only, or a negative.
+    Raises ValueError for a weight outside (0, 1): such a mixture shows one image only,
+    or a negative.
     """
     if not 0 < weight < 1:
-        raise ValueError(f"weight={weight}: choose a mixing weight between 0 and 1, neither included.")
+        raise ValueError(
+            f"weight={weight}: choose a mixing weight between 0 and 1, neither "
+            "included."
+        )
     return weight * x[:, 0] + (1 - weight) * x[:, 1]
 
 
 class FreeUnmixer(nn.Module):
-    """Both images from a network that gives their logits: (B, C, H, W) -> (B, 2, C, H, W), pixels in [0, 1].
+    """Both images from a network that gives their logits: (B, C, H, W) ->
+    (B, 2, C, H, W), pixels in [0, 1].
 
-    The mixture goes in as 2m − 1, the network gives (B, 2C, H, W). Nothing ties the answers to the mixture;
-    with ``near_mixture`` its logits are added to the network's, so that a network's zeros mean the mixture twice.
+    The mixture goes in as 2m − 1, the network gives (B, 2C, H, W). Nothing ties the
+    answers to the mixture; with ``near_mixture`` its logits are added to the network's,
+    so that a network's zeros mean the mixture twice.
     """
 
     def __init__(self, network: nn.Module, near_mixture: bool = False) -> None:
@@ -71,16 +87,21 @@ class FreeUnmixer(nn.Module):
 
 
 class DifferenceUnmixer(nn.Module):
-    """Both images from their difference d alone: (B, C, H, W) -> (B, 2, C, H, W), pixels in [0, 1].
+    """Both images from their difference d alone: (B, C, H, W) -> (B, 2, C, H, W),
+    pixels in [0, 1].
 
-    x̂₁ = m + (1 − w) d and x̂₂ = m − w d mix to m (cut to [0, 1]) again with weight w, whatever the network answers. d is
-    confined to where both lie in [0, 1], by a tanh. The network gives (B, C, H, W).
+    x̂₁ = m + (1 − w) d and x̂₂ = m − w d mix to m (cut to [0, 1]) again with weight w,
+    whatever the network answers. d is confined to where both lie in [0, 1], by a tanh.
+    The network gives (B, C, H, W).
     """
 
     def __init__(self, network: nn.Module, weight: float = 0.5) -> None:
         super().__init__()
         if not 0 < weight < 1:
-            raise ValueError(f"weight={weight}: choose a mixing weight between 0 and 1, neither included.")
+            raise ValueError(
+                f"weight={weight}: choose a mixing weight between 0 and 1, neither "
+                "included."
+            )
         self.network, self.weight = network, weight
 
     def forward(self, m: Tensor) -> Tensor:
@@ -93,10 +114,12 @@ class DifferenceUnmixer(nn.Module):
 
 
 class MirrorMean(nn.Module):
-    """The mean of an unmixer's answers to a mixture and to its mirror image: (B, C, H, W) -> (B, 2, C, H, W).
+    """The mean of an unmixer's answers to a mixture and to its mirror image:
+    (B, C, H, W) -> (B, 2, C, H, W).
 
-    The mirrored answer is mirrored back and put in the order that fits the other one better. What both have in
-    common, the mixture they hold and pixels in [0, 1], their mean has, too.
+    The mirrored answer is mirrored back and put in the order that fits the other one
+    better. What both have in common, the mixture they hold and pixels in [0, 1], their
+    mean has, too.
     """
 
     def __init__(self, unmixer: nn.Module) -> None:
@@ -109,7 +132,8 @@ class MirrorMean(nn.Module):
 
 
 def pair_error(x: Tensor, x_hat: Tensor) -> Tensor:
-    """Mean squared error per pixel, summed over the two images in the order given, (B, 2, C, H, W) -> (B,).
+    """Mean squared error per pixel, summed over the two images in the order given,
+    (B, 2, C, H, W) -> (B,).
 
     Report 002's loss: first answer against first image, second against second.
     """
@@ -117,7 +141,8 @@ def pair_error(x: Tensor, x_hat: Tensor) -> Tensor:
 
 
 def pit_error(x: Tensor, x_hat: Tensor) -> Tensor:
-    """:func:`pair_error` in whichever order of the answers fits better, chosen for each pair, (B,).
+    """:func:`pair_error` in whichever order of the answers fits better, chosen for each
+    pair, (B,).
 
     Permutation-invariant training (Yu et al., 2017, section 3), for two sources.
     """
@@ -125,18 +150,22 @@ def pit_error(x: Tensor, x_hat: Tensor) -> Tensor:
 
 
 def best_assignment(x: Tensor, x_hat: Tensor) -> Tensor:
-    """The answers (B, 2, C, H, W), swapped where :func:`pair_error` is lower that way."""
+    """The answers (B, 2, C, H, W), swapped where that lowers :func:`pair_error`."""
     swap = pair_error(x, x_hat.flip(1)) < pair_error(x, x_hat)
     return torch.where(swap[:, None, None, None, None], x_hat.flip(1), x_hat)
 
 
-def unmix_loss(unmixer: nn.Module, x: Tensor, m: Tensor, pit: bool = True, decibels: bool = False) -> dict[str, Tensor]:
-    """The summed error E of pairs x (B, 2, C, H, W) from their mixtures m, averaged over pairs; with or without PIT.
+def unmix_loss(
+    unmixer: nn.Module, x: Tensor, m: Tensor, pit: bool = True, decibels: bool = False
+) -> dict[str, Tensor]:
+    """The summed error E of pairs x (B, 2, C, H, W) from their mixtures m, averaged
+    over pairs; with or without PIT.
 
-    ``loss`` is that mean or, in ``decibels``, the mean of 10 log₁₀(E + 10⁻⁴) over pairs, each counted by what is left
-    of its own error (log-MSE; Heitkaemper et al., 2020, take it for each source, and where the constraint holds at
-    w = ½ both errors are equal). 10⁻⁴ keeps pairs that are all but solved, at 43 dB, from counting without end.
-    ``error`` is the mean of E either way.
+    ``loss`` is that mean or, in ``decibels``, the mean of 10 log₁₀(E + 10⁻⁴) over
+    pairs, each counted by what is left of its own error (log-MSE; Heitkaemper
+    et al., 2020, take it for each source, and where the constraint holds at w = ½ both
+    errors are equal). 10⁻⁴ keeps pairs that are all but solved, at 43 dB, from counting
+    without end. ``error`` is the mean of E either way.
     """
     error = (pit_error if pit else pair_error)(x, unmixer(m))
     loss = 10 * (error + 1e-4).log10() if decibels else error
@@ -149,11 +178,13 @@ def mixture_error(m: Tensor, x_hat: Tensor, weight: float = 0.5) -> Tensor:
 
 
 def fixed_difference(x: Tensor, iterations: int = 50) -> Tensor:
-    """One difference d (C, H, W) to answer for *every* mixture: no small change lowers :func:`pit_error`, at w = ½.
+    """One difference d (C, H, W) to answer for *every* mixture: no small change lowers
+    :func:`pit_error`, at w = ½.
 
-    For pairs x (B, 2, C, H, W) with differences D that is the d with d = mean(sign⟨d, D⟩ D): a mean, taken after
-    every pair was put in the order that fits. It begins at the first principal component and repeats that, as
-    k-means does. What it gains over the mixture was gained without a look at it.
+    For pairs x (B, 2, C, H, W) with differences D that is the d with d = mean(sign⟨d,
+    D⟩ D): a mean, taken after every pair was put in the order that fits. It begins at
+    the first principal component and repeats that, as k-means does. What it gains over
+    the mixture was gained without a look at it.
     """
     differences = (x[:, 0] - x[:, 1]).flatten(1)
     d = torch.svd_lowrank(differences, q=min(6, *differences.shape))[2][:, 0]
@@ -163,19 +194,24 @@ def fixed_difference(x: Tensor, iterations: int = 50) -> Tensor:
 
 
 def search(m: Tensor, images: Tensor, batch: int = 50) -> tuple[Tensor, Tensor]:
-    """Indices (B,) of the two of ``images`` (N, C, H, W) whose average lies nearest to each m (B, C, H, W).
+    """Indices (B,) of the two of ``images`` (N, C, H, W) whose average lies nearest to
+    each m (B, C, H, W).
 
-    All N(N − 1)/2 pairs are tried: ‖2m − a − b‖² = ‖2m‖² − 2⟨2m, a + b⟩ + ‖a + b‖². No learning at all: it
-    finds every pair of images it holds, and is no use for others.
+    All N(N − 1)/2 pairs are tried: ‖2m − a − b‖² = ‖2m‖² − 2⟨2m, a + b⟩ + ‖a + b‖². No
+    learning at all: it finds every pair of images it holds, and is no use for others.
     """
     a = images.flatten(1)
     product = a @ a.T
     norm = product.diagonal()
     sums = norm[:, None] + norm + 2 * product  # ‖a + b‖²
-    sums = sums.masked_fill(torch.ones_like(sums, dtype=torch.bool).tril(), float("inf"))  # a before b, a ≠ b
+    sums = sums.masked_fill(
+        torch.ones_like(sums, dtype=torch.bool).tril(), float("inf")
+    )  # a before b, a ≠ b
     found = []
     for part in m.flatten(1).split(batch):
         inner = 2 * part @ a.T
-        found.append((sums - 2 * (inner[:, :, None] + inner[:, None, :])).flatten(1).argmin(1))
+        found.append(
+            (sums - 2 * (inner[:, :, None] + inner[:, None, :])).flatten(1).argmin(1)
+        )
     best = torch.cat(found)
     return best // len(a), best % len(a)

@@ -1,7 +1,9 @@
-"""Wasserstein GANs with a penalty on the critic's gradient: Gulrajani et al. (2017), Petzka et al. (2018).
+"""Wasserstein GANs with a penalty on the critic's gradient: Gulrajani et al. (2017),
+Petzka et al. (2018).
 
-A critic f gives each example one number; real ones shall get high numbers, made ones low numbers. Networks
-come in as arguments: ``generator`` maps noise (B, D) to examples, ``critic`` maps examples to scores (B,).
+A critic f gives each example one number; real ones shall get high numbers, made ones
+low numbers. Networks come in as arguments: ``generator`` maps noise (B, D) to examples,
+``critic`` maps examples to scores (B,).
 """
 
 from collections.abc import Callable, Iterable
@@ -12,16 +14,19 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lib.train import evaluating
+from lib.train import evaluating, frozen
 
 PENALTIES = ("two-sided", "one-sided")
-"""Kinds of penalty: WGAN-GP pulls every gradient norm to 1, WGAN-LP only those above 1 down to it."""
+"""Kinds of penalty: WGAN-GP pulls every gradient norm to 1, WGAN-LP only those above 1
+down to it.
+"""
 
 
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """f(G(z)) − f(x) per pair (B,): what the critic minimises, without the penalty.
 
-    Minus its mean is the critic's estimate of the Wasserstein distance, in the data's own units.
+    Minus its mean is the critic's estimate of the Wasserstein distance, in the data's
+    own units.
     """
     return fake_scores - real_scores
 
@@ -32,7 +37,9 @@ def generator_loss(fake_scores: Tensor) -> Tensor:
 
 
 def between(x: Tensor, x_fake: Tensor, t: Tensor) -> Tensor:
-    """Points t x + (1 − t) x_fake on the lines between real and made examples; t (B,) in [0, 1]."""
+    """Points t x + (1 − t) x_fake on the lines between real and made examples; t (B,)
+    in [0, 1].
+    """
     t = t.view(-1, *[1] * (x.dim() - 1))
     return t * x + (1 - t) * x_fake
 
@@ -40,42 +47,51 @@ def between(x: Tensor, x_fake: Tensor, t: Tensor) -> Tensor:
 def gradient_norm(critic: nn.Module, x: Tensor, differentiable: bool = False) -> Tensor:
     """‖∇ₓ f(x)‖₂ per example (B,), over all numbers of an example.
 
-    The sum of scores has as its gradient in x each score's own, as long as no score depends on another
-    example: a critic must not contain batch norm. ``differentiable`` keeps the graph, for a penalty.
+    The sum of scores has as its gradient in x each score's own, as long as no score
+    depends on another example: a critic must not contain batch norm. ``differentiable``
+    keeps the graph, for a penalty.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=differentiable)
-    # The root's own slope is infinite at 0, where a critic that is flat somewhere would make nan.
+        (gradient,) = torch.autograd.grad(
+            critic(x).sum(), x, create_graph=differentiable
+        )
+    # The root's own slope is infinite at 0, where a critic that is flat somewhere would
+    # make nan.
     return (gradient.flatten(1).square().sum(1) + 1e-12).sqrt()
 
 
 def penalty(norm: Tensor, kind: str = "two-sided") -> Tensor:
-    """The penalty on gradient norms (B,), per example: (‖∇‖ − 1)², or max(0, ‖∇‖ − 1)² if one-sided.
+    """The penalty on gradient norms (B,), per example: (‖∇‖ − 1)², or max(0, ‖∇‖ − 1)²
+    if one-sided.
 
-    Two-sided: Gulrajani et al. (2017), equation 3. One-sided: Petzka et al. (2018), equation 8, and report
-    004. Raises ValueError for another kind.
+    Two-sided: Gulrajani et al. (2017), equation 3. One-sided: Petzka et al. (2018),
+    equation 8, and report 004. Raises ValueError for another kind.
     """
     if kind not in PENALTIES:
-        raise ValueError(f"kind={kind!r}: choose one of {', '.join(map(repr, PENALTIES))}.")
+        raise ValueError(
+            f"kind={kind!r}: choose one of {', '.join(map(repr, PENALTIES))}."
+        )
     excess = norm - 1
     return (excess if kind == "two-sided" else excess.clamp(min=0)).square()
 
 
 def overshoot(estimate: np.ndarray, weight: float) -> np.ndarray:
-    """The slope (1 + √(1 + 2E/λ))/2 of a critic that is a multiple of the best one, from its estimates E, λ the weight.
+    """The slope (1 + √(1 + 2E/λ))/2 of a critic that is a multiple of the best one,
+    from its estimates E, λ the weight.
 
-    Such a critic maximises cW − λ(c − 1)² over its slope c, so that W = 2λ(c − 1) and E = cW. Estimates below
-    0, which such a critic cannot have, count as 0.
+    Such a critic maximises cW − λ(c − 1)² over its slope c, so that W = 2λ(c − 1) and E
+    = cW. Estimates below 0, which such a critic cannot have, count as 0.
     """
     return (1 + np.sqrt(1 + 2 * estimate.clip(0) / weight)) / 2
 
 
 def crosstalk(critic: nn.Module, x: Tensor) -> float:
-    """How wrong the gradient of the summed scores is for single examples of x (B, …), relative to the right one.
+    """How wrong the gradient of the summed scores is for single examples of x (B, …),
+    relative to the right one.
 
-    ‖∇ Σⱼ f(xⱼ) − ∇ f(xᵢ)‖ / ‖∇ f(xᵢ)‖, both gradients in xᵢ, for the first example: 0 where each example is
-    judged alone, as :func:`gradient_norm` takes for granted.
+    ‖∇ Σⱼ f(xⱼ) − ∇ f(xᵢ)‖ / ‖∇ f(xᵢ)‖, both gradients in xᵢ, for the first example: 0
+    where each example is judged alone, as :func:`gradient_norm` takes for granted.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -86,22 +102,28 @@ def crosstalk(critic: nn.Module, x: Tensor) -> float:
 
 
 def wasserstein(x: Tensor, y: Tensor) -> float:
-    """The exact Wasserstein-1 distance of two equally large sets of examples (N, …), by optimal assignment.
+    """The exact Wasserstein-1 distance of two equally large sets of examples (N, …), by
+    optimal assignment.
 
-    The mean length of the ways by which x becomes y at the least cost. Between finite sets of the same
-    distribution it is not 0: measure that, too. Raises ValueError for sets of different sizes.
+    The mean length of the ways by which x becomes y at the least cost. Between finite
+    sets of the same distribution it is not 0: measure that, too. Raises ValueError for
+    sets of different sizes.
     """
     if len(x) != len(y):
-        raise ValueError(f"Sets of {len(x)} and {len(y)} examples: they must be equally large.")
+        raise ValueError(
+            f"Sets of {len(x)} and {len(y)} examples: they must be equally large."
+        )
     cost = torch.cdist(x.flatten(1).double(), y.flatten(1).double()).cpu().numpy()
     return float(cost[linear_sum_assignment(cost)].mean())
 
 
 def slerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
-    """Points on the great circle from codes z0 to z1 (B, D) at alpha (A,), as (A, B, D).
+    """Points on the great circle from codes z0 to z1 (B, D) at alpha (A,), as
+    (A, B, D).
 
-    sin((1 − α)ω)/sin ω · z0 + sin(αω)/sin ω · z1 with the angle ω between them (Shoemake, 1985; for
-    latent spaces White, 2016). Lengths stay between those of the ends as far as these are equal.
+    sin((1 − α)ω)/sin ω · z0 + sin(αω)/sin ω · z1 with the angle ω between them
+    (Shoemake, 1985; for latent spaces White, 2016). Lengths stay between those of the
+    ends as far as these are equal.
     """
     cosine = torch.cosine_similarity(z0, z1).clamp(-1 + 1e-6, 1 - 1e-6)
     omega = cosine.acos().view(1, -1, 1)
@@ -110,7 +132,8 @@ def slerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
 
 
 def turning_cosine(eps: float, dim: int) -> float:
-    """The cosine of the angle by which standard normal codes (…, dim) turn to move by ``eps``, root mean square.
+    """The cosine of the angle by which standard normal codes (…, dim) turn to move by
+    ``eps``, root mean square.
 
     From ε² = 2 D (1 − cos θ); −1, the farthest there is, for a longer step.
     """
@@ -118,21 +141,27 @@ def turning_cosine(eps: float, dim: int) -> float:
 
 
 def turn(z: Tensor, other: Tensor, cosine: float) -> Tensor:
-    """cos θ · z + sin θ · other (B, D): of two independent standard normal codes again a standard normal one."""
+    """cos θ · z + sin θ · other (B, D): of two independent standard normal codes again
+    a standard normal one.
+    """
     return cosine * z + (1 - cosine**2) ** 0.5 * other
 
 
 def lerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
     """Points (1 − α) z0 + α z1 at alpha (A,), as (A, …) with the shape of z0."""
-    return torch.stack([torch.lerp(z0, z1, float(a)) for a in alpha])
+    return torch.lerp(z0, z1, alpha.view(-1, *[1] * z0.dim()))
 
 
-def steepness(generator: nn.Module, z: Tensor, draws: int = 8, batch: int = 500) -> Tensor:
-    """‖∂G/∂z‖, the Frobenius norm of the generator's Jacobian per code of z (B, D), as (B,).
+def steepness(
+    generator: nn.Module, z: Tensor, draws: int = 8, batch: int = 500
+) -> Tensor:
+    """‖∂G/∂z‖, the Frobenius norm of the generator's Jacobian per code of z (B, D), as
+    (B,).
 
-    The root of the mean of ‖(∂G/∂z)ᵀ v‖² over ``draws`` random images v ~ N(0, I), of each code's own: the squared
-    norm is its expectation (Girard, 1989). Jumps of a generator have no part in it. It should be large between
-    classes: Tanielian et al. (2020). Evaluation mode, so that no code moves another's image.
+    The root of the mean of ‖(∂G/∂z)ᵀ v‖² over ``draws`` random images v ~ N(0, I), of
+    each code's own: the squared norm is its expectation (Girard, 1989). Jumps of a
+    generator have no part in it. It should be large between classes: Tanielian
+    et al. (2020). Evaluation mode, so that no code moves another's image.
     """
 
     def squared(part: Tensor) -> Tensor:
@@ -140,7 +169,10 @@ def steepness(generator: nn.Module, z: Tensor, draws: int = 8, batch: int = 500)
         with torch.enable_grad():
             x = generator(part)
         products = (
-            torch.autograd.grad(x, part, torch.randn_like(x), retain_graph=draw < draws - 1)[0] for draw in range(draws)
+            torch.autograd.grad(
+                x, part, torch.randn_like(x), retain_graph=draw < draws - 1
+            )[0]
+            for draw in range(draws)
         )
         return torch.stack([product.square().sum(1) for product in products]).mean(0)
 
@@ -149,28 +181,34 @@ def steepness(generator: nn.Module, z: Tensor, draws: int = 8, batch: int = 500)
 
 
 def adam(parameters: Iterable[Tensor], rate: float) -> torch.optim.Optimizer:
-    """Adam as Gulrajani et al. (2017) have it: no momentum, since the other network's move turns the gradient."""
+    """Adam as Gulrajani et al. (2017) have it: no momentum, since the other network's
+    move turns the gradient.
+    """
     return torch.optim.Adam(parameters, rate, betas=(0.0, 0.9), fused=True)
 
 
 class WGANStep:
-    """``n_critic`` updates of the critic, then one of the generator and of its moving average.
+    """``n_critic`` updates of the critic, then one of the generator and of its moving
+    average.
 
-    A batch holds n_critic · B examples, B for each update of the critic. All noise of a step is drawn at
-    once, and all made examples that the critic needs come out of one forward pass, since the generator
-    stands still meanwhile. ``ema`` is what samples are drawn from. Both rates fall linearly to 0 within
-    ``steps``. ``optimizer(parameters, rate)`` makes the optimisers of both. ``amp`` runs both networks under
-    autocast in that dtype; scores, losses and the whole penalty stay in float32.
+    A batch holds n_critic · B examples, B for each update of the critic. All noise of a
+    step is drawn at once, and all made examples that the critic needs come out of one
+    forward pass, since the generator stands still meanwhile. ``ema`` is what samples
+    are drawn from. Both rates fall linearly to 0 within ``steps``.
+    ``optimizer(parameters, rate)`` makes the optimisers of both. ``amp`` runs both
+    networks under autocast in that dtype; scores, losses and the whole penalty stay in
+    float32.
 
-    The penalty is the mean over a ``penalty_share`` of an update's pairs. Fewer leave it right on average, but
-    noisier, and spare second derivatives.
+    The penalty is the mean over a ``penalty_share`` of an update's pairs. Fewer leave
+    it right on average, but noisier, and spare second derivatives.
 
-    Returned by name, means over the step's critic updates: ``distance``, the critic's estimate;
-    ``penalty``, without its weight; ``gradient_norm``; and ``generator``, the generator's loss.
+    Returned by name, means over the step's critic updates: ``distance``, the critic's
+    estimate; ``penalty``, without its weight; ``gradient_norm``; and ``generator``, the
+    generator's loss.
 
-    Raises ValueError for an unknown ``kind``, n_critic below 1, a negative penalty weight, a share outside
-    (0, 1], for a batch that cannot be divided among the updates, and for examples of another shape than the
-    generator's.
+    Raises ValueError for an unknown ``kind``, n_critic below 1, a negative penalty
+    weight, a share outside (0, 1], for a batch that cannot be divided among the
+    updates, and for examples of another shape than the generator's.
     """
 
     def __init__(
@@ -191,19 +229,43 @@ class WGANStep:
         amp: torch.dtype | None = None,
     ) -> None:
         if kind not in PENALTIES:
-            raise ValueError(f"kind={kind!r}: choose one of {', '.join(map(repr, PENALTIES))}.")
+            raise ValueError(
+                f"kind={kind!r}: choose one of {', '.join(map(repr, PENALTIES))}."
+            )
         if n_critic < 1:
-            raise ValueError(f"n_critic={n_critic}: the critic needs at least one update a step.")
+            raise ValueError(
+                f"n_critic={n_critic}: the critic needs at least one update a step."
+            )
         if penalty_weight < 0:
-            raise ValueError(f"penalty_weight={penalty_weight}: a negative one rewards steep critics.")
+            raise ValueError(
+                f"penalty_weight={penalty_weight}: a negative one rewards steep "
+                "critics."
+            )
         if not 0 < penalty_share <= 1:
-            raise ValueError(f"penalty_share={penalty_share}: choose a part of the batch, above 0 and up to 1.")
-        self.generator, self.critic, self.latent_dim, self.steps = generator, critic, latent_dim, steps
-        self.n_critic, self.penalty_weight, self.kind, self.amp = n_critic, penalty_weight, kind, amp
+            raise ValueError(
+                f"penalty_share={penalty_share}: choose a part of the batch, above 0 "
+                "and up to 1."
+            )
+        self.generator, self.critic, self.latent_dim, self.steps = (
+            generator,
+            critic,
+            latent_dim,
+            steps,
+        )
+        self.n_critic, self.penalty_weight, self.kind, self.amp = (
+            n_critic,
+            penalty_weight,
+            kind,
+            amp,
+        )
         self.penalty_share, self.ema_decay = penalty_share, ema_decay
-        self.ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+        self.ema = AveragedModel(
+            generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True
+        )
         self.generator_optimizer = optimizer(generator.parameters(), learning_rate)
-        self.critic_optimizer = optimizer(critic.parameters(), learning_rate if critic_rate is None else critic_rate)
+        self.critic_optimizer = optimizer(
+            critic.parameters(), learning_rate if critic_rate is None else critic_rate
+        )
         self.schedulers = [
             torch.optim.lr_scheduler.LambdaLR(own, self._decay)
             for own in (self.generator_optimizer, self.critic_optimizer)
@@ -224,7 +286,10 @@ class WGANStep:
     def __call__(self, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
         x = batch[0]
         if len(x) % self.n_critic:
-            raise ValueError(f"A batch of {len(x)} cannot be divided among n_critic={self.n_critic} updates.")
+            raise ValueError(
+                f"A batch of {len(x)} cannot be divided among n_critic={self.n_critic} "
+                "updates."
+            )
         size = len(x) // self.n_critic
         self.generator.train()
         self.critic.train()
@@ -234,12 +299,19 @@ class WGANStep:
             x_fake = self._generate(z[size:])
         if x.shape != x_fake.shape:
             raise ValueError(
-                f"Examples of shape {tuple(x.shape[1:])}, but the generator makes {tuple(x_fake.shape[1:])}."
+                f"Examples of shape {tuple(x.shape[1:])}, but the generator makes "
+                f"{tuple(x_fake.shape[1:])}."
             )
         updates = [
-            self._update_critic(*parts) for parts in zip(x.split(size), x_fake.split(size), t.split(size), strict=True)
+            self._update_critic(*parts)
+            for parts in zip(
+                x.split(size), x_fake.split(size), t.split(size), strict=True
+            )
         ]
-        losses = {name: torch.stack([update[name] for update in updates]).mean() for name in updates[0]}
+        losses = {
+            name: torch.stack([update[name] for update in updates]).mean()
+            for name in updates[0]
+        }
         losses["generator"] = self._update_generator(z[:size])
         for scheduler in self.schedulers:
             scheduler.step()
@@ -259,7 +331,9 @@ class WGANStep:
         real_scores, fake_scores = self._judge(torch.cat([x, x_fake])).chunk(2)
         difference = critic_loss(real_scores, fake_scores).mean()
         some = max(1, round(self.penalty_share * len(x)))
-        norm = gradient_norm(self.critic, between(x[:some], x_fake[:some], t[:some]), differentiable=True)
+        norm = gradient_norm(
+            self.critic, between(x[:some], x_fake[:some], t[:some]), differentiable=True
+        )
         excess = penalty(norm, self.kind).mean()
         self.critic_optimizer.zero_grad(set_to_none=True)
         (difference + self.penalty_weight * excess).backward()
@@ -271,11 +345,10 @@ class WGANStep:
         }
 
     def _update_generator(self, z: Tensor) -> Tensor:
-        # No gradients for the critic's weights: nobody would use them.
-        self.critic.requires_grad_(False)
-        loss = generator_loss(self._judge(self._generate(z))).mean()
-        self.generator_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # Nobody would use gradients of the critic's weights here.
+        with frozen(self.critic):
+            loss = generator_loss(self._judge(self._generate(z))).mean()
+            self.generator_optimizer.zero_grad(set_to_none=True)
+            loss.backward()
         self.generator_optimizer.step()
-        self.critic.requires_grad_(True)
         return loss.detach()

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from lib import gan, nets
 
@@ -71,6 +72,60 @@ def test_the_average_follows_the_generator_slowly():
     step((torch.rand(6, *SHAPE),))
     for old, average, new in zip(first, step.ema.module.parameters(), step.generator.parameters(), strict=True):
         assert torch.allclose(average, 0.9 * old + 0.1 * new, atol=1e-6)
+
+
+def test_the_average_takes_part_in_batch_norms_statistics_slowly_too():
+    step = make_step()
+    step((torch.rand(6, *SHAPE),))
+    first = step.ema.module[2].running_mean.clone()
+    step((torch.rand(6, *SHAPE),))
+    expected = 0.9 * first + 0.1 * step.generator[2].running_mean
+    torch.testing.assert_close(step.ema.module[2].running_mean, expected)
+    assert not torch.allclose(expected, step.generator[2].running_mean)
+
+
+def test_a_step_trains_in_training_mode_even_after_a_careless_evaluation():
+    step = make_step()
+    step.discriminator = nn.Sequential(nn.BatchNorm2d(1), step.discriminator)
+    step.generator.eval(), step.discriminator.eval()
+    step((torch.rand(6, *SHAPE),))
+    assert step.generator.training and step.discriminator.training
+    # One pass of the generator; real, made and, for the generator's update, made again.
+    assert step.generator[2].num_batches_tracked == 1
+    assert step.discriminator[0].num_batches_tracked == 3
+
+
+def test_the_generators_update_sees_the_batch_statistics_of_the_discriminator():
+    """Frozen weights are not frozen statistics: G must fool the D that was just trained."""
+    step, x = make_step(rate_g=0, rate_d=0), torch.rand(6, *SHAPE)
+    step.discriminator = nn.Sequential(nn.BatchNorm2d(1), step.discriminator)
+    torch.manual_seed(1)
+    loss = step((x,))["generator"]
+    torch.manual_seed(1)
+    x_fake = nets.pixels(step.generator(torch.randn(6, 4)))
+    torch.testing.assert_close(loss, gan.generator_loss(step.discriminator(x_fake)).detach())
+
+
+def test_weights_fixed_on_purpose_stay_fixed():
+    step = make_step()
+    step.discriminator[0].bias.requires_grad_(False)
+    step((torch.rand(6, *SHAPE),))
+    flags = [weight.requires_grad for weight in step.discriminator.parameters()]
+    assert flags == [True, False, *[True] * (len(flags) - 2)]
+
+
+def test_neither_loss_leaks_into_the_other_networks_gradient():
+    """Missing detach, or gradients kept from the step before: both would add up."""
+    step, x = make_step(rate_g=0, rate_d=0), torch.rand(6, *SHAPE)
+    for _ in range(2):
+        torch.manual_seed(1)
+        step((x,))
+    twice = gradients(step.discriminator), gradients(step.generator)
+    fresh = make_step(rate_g=0, rate_d=0)
+    torch.manual_seed(1)
+    fresh((x,))
+    torch.testing.assert_close(twice[0], gradients(fresh.discriminator))
+    torch.testing.assert_close(twice[1], gradients(fresh.generator))
 
 
 def test_samples_come_in_evaluation_mode_and_leave_no_trace():

@@ -5,10 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as V
 
-from lib import nets, simsiam
+from lib import nets, simsiam, views
 from lib.files import ROOT
 from lib.report.unconverted import ParameterError
 from lib.train import Batches, GradientStep, fit
@@ -164,7 +162,7 @@ def test_each_variant_takes_one_thing_away():
 def test_the_method_learns_and_no_stop_gradient_collapses():
     found = {}
     images = photos(64, size=16)
-    augment = simsiam.Augmentation()
+    augment = views.Augmentation()
     for variant in ("SimSiam", "no stop-gradient"):
         model = tiny(variant)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
@@ -176,113 +174,6 @@ def test_the_method_learns_and_no_stop_gradient_collapses():
         found[variant] = {name: history[name][-10:].mean() for name in ("loss", "spread")}
     assert found["no stop-gradient"]["loss"] < found["SimSiam"]["loss"]
     assert found["no stop-gradient"]["spread"] < 0.5 * found["SimSiam"]["spread"]
-
-
-# --- views -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("flipped", [False, True])
-def test_crops_are_torchvisions(flipped):
-    x = photos(6)
-    boxes = torch.tensor(
-        [[0, 0, 32, 32], [3, 5, 20, 15], [12, 0, 20, 32], [31, 31, 1, 1], [0, 17, 32, 9], [7, 7, 2, 30]]
-    )
-    ours = simsiam.crop_resize(x, boxes, torch.full((6,), flipped))
-    for image, box, crop in zip(x, boxes.tolist(), ours, strict=True):
-        theirs = V.resized_crop(image, *box, [32, 32], antialias=True)
-        torch.testing.assert_close(crop, V.horizontal_flip(theirs) if flipped else theirs, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "low", "high"),
-    [
-        (simsiam.adjust_brightness, V.adjust_brightness, 0.0, 2.0),
-        (simsiam.adjust_contrast, V.adjust_contrast, 0.0, 2.0),
-        (simsiam.adjust_saturation, V.adjust_saturation, 0.0, 2.0),
-        (simsiam.adjust_hue, V.adjust_hue, -0.5, 0.5),
-    ],
-)
-def test_colours_are_torchvisions_image_by_image(ours, theirs, low, high):
-    x = photos(9)
-    by = torch.linspace(low, high, 9)
-    expected = torch.stack([theirs(image, factor.item()) for image, factor in zip(x, by, strict=True)])
-    torch.testing.assert_close(ours(x, by), expected, atol=2e-5, rtol=0)
-
-
-def test_grey_levels_are_torchvisions():
-    x = photos(3)
-    torch.testing.assert_close(simsiam.to_grey(x), V.rgb_to_grayscale(x), atol=1e-5, rtol=0)
-
-
-def test_neutral_colours_change_nothing():
-    x, one = photos(4), torch.ones(4)
-    for adjust in (simsiam.adjust_brightness, simsiam.adjust_contrast, simsiam.adjust_saturation):
-        torch.testing.assert_close(adjust(x, one), x, atol=1e-6, rtol=0)
-    torch.testing.assert_close(simsiam.adjust_hue(x, one - 1), x, atol=1e-6, rtol=0)
-
-
-def test_boxes_are_distributed_as_torchvisions():
-    torch.manual_seed(0)
-    ours = simsiam.Augmentation().boxes(4000, 32, 32, torch.device("cpu")).float()
-    image = torch.empty(3, 32, 32)
-    crop = v2.RandomResizedCrop(32, scale=(0.2, 1))
-    theirs = [crop.make_params([image]) for _ in range(4000)]
-    theirs = torch.tensor([[p["top"], p["left"], p["height"], p["width"]] for p in theirs]).float()
-    assert ((ours[:, :2] >= 0) & (ours[:, :2] + ours[:, 2:] <= 32)).all() and (ours[:, 2:] > 0).all()
-    # Means and mean squares within 5 standard errors of a difference of two samples.
-    for power in (1, 2):
-        a, b = ours**power, theirs**power
-        error = ((a.var(0) + b.var(0)) / 4000).sqrt()
-        assert ((a.mean(0) - b.mean(0)).abs() < 5 * error).all()
-
-
-def test_an_image_too_long_for_any_crop_is_taken_whole():
-    boxes = simsiam.Augmentation(scale=(0.9, 1.0)).boxes(50, 32, 4, torch.device("cpu"))
-    assert (boxes == torch.tensor([0, 0, 32, 4])).all()
-
-
-def test_each_image_has_random_numbers_of_its_own():
-    torch.manual_seed(0)
-    x = photos(1).expand(64, -1, -1, -1)
-    view = simsiam.Augmentation()(x)
-    assert view.shape == x.shape and view.min() >= 0 and view.max() <= 1
-    assert len({tuple(image.flatten()[:50].tolist()) for image in view}) == 64
-    whole = simsiam.Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), jitter=0.0, flip=0.5, grey=0.2)
-    x = photos(1).expand(2000, -1, -1, -1)
-    view = whole(x)
-    grey = (view[:, 0] == view[:, 2]).flatten(1).all(1)
-    same = ((view - x).abs() < 1e-5).flatten(1).all(1)
-    same_grey = ((view - simsiam.to_grey(x)).abs() < 1e-5).flatten(1).all(1)
-    # 4 standard errors of a fraction of 2,000
-    assert grey.float().mean().item() == pytest.approx(0.2, abs=4 * math.sqrt(0.2 * 0.8 / 2000))
-    assert (same | same_grey).float().mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 2000))
-
-
-def test_four_views_in_five_are_jittered_and_no_more_than_they_may():
-    torch.manual_seed(0)
-    x = torch.full((4000, 3, 8, 8), 0.5)  # of one grey: only brightness can change it
-    view = simsiam.Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), grey=0.0)(x)
-    level = view.flatten(1).mean(1) / 0.5
-    jittered = (level - 1).abs() > 1e-4
-    assert jittered.float().mean().item() == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / 4000))
-    assert 0.6 - 1e-4 <= level.min() < 0.61 and 1.39 < level.max() <= 1.4 + 1e-4
-
-
-def test_jitters_draw_each_factor_apart_within_its_own_bounds(monkeypatch):
-    torch.manual_seed(0)
-    drawn = {}
-    for name in ("brightness", "contrast", "saturation", "hue"):
-        monkeypatch.setattr(simsiam, f"adjust_{name}", lambda x, by, name=name: drawn.update({name: by}) or x)
-    simsiam.Augmentation(jitter=1.0).recolour(torch.rand(4000, 3, 2, 2))
-    for name, by in drawn.items():
-        low, high = (-0.1, 0.1) if name == "hue" else (0.6, 1.4)
-        # Uniform: among 4,000 draws the ends are within a hundredth of the width, but for a chance of e⁻⁴⁰.
-        width = high - low
-        assert low <= by.min() < low + 0.01 * width and high - 0.01 * width < by.max() <= high
-        assert by.mean().item() == pytest.approx((low + high) / 2, abs=4 * width / math.sqrt(12 * 4000))
-    assert len(drawn) == 4
-    correlations = torch.corrcoef(torch.stack(list(drawn.values()))) - torch.eye(4)
-    assert correlations.abs().max() < 5 / math.sqrt(4000)
 
 
 # --- the chapter refuses what cannot be meant ------------------------------------------------------

@@ -24,6 +24,26 @@ def test_gaussian_kl_is_the_librarys_and_a_monte_carlo_mean():
     assert ((draws.mean(0) - kl).abs() < 5 * draws.std(0) / math.sqrt(len(draws))).all()
 
 
+def test_the_parts_of_the_kl_are_those_of_a_moved_and_of_a_stretched_gaussian():
+    mu, logvar = torch.randn(5, 3), torch.randn(5, 3)
+    sigma, prior = (0.5 * logvar).exp(), Normal(0.0, 1.0)
+    mean_part, variance_part = vae.gaussian_kl_parts(mu, logvar)
+    moved, stretched = Normal(mu, 1.0), Normal(torch.zeros(5, 3), sigma)
+    torch.testing.assert_close(mean_part, kl_divergence(moved, prior).sum(1))
+    torch.testing.assert_close(variance_part, kl_divergence(stretched, prior).sum(1))
+    torch.testing.assert_close(mean_part + variance_part, vae.gaussian_kl(mu, logvar))
+
+
+def test_each_part_of_the_kl_pulls_at_its_own_parameter_alone():
+    mu, logvar = (torch.randn(5, 3, requires_grad=True) for _ in range(2))
+    mean_part, variance_part = vae.gaussian_kl_parts(mu, logvar)
+    of_mean = torch.autograd.grad(mean_part.sum(), (mu, logvar), allow_unused=True)
+    of_variance = torch.autograd.grad(variance_part.sum(), (mu, logvar), allow_unused=True)
+    torch.testing.assert_close(of_mean[0], mu.detach())
+    assert of_mean[1] is None and of_variance[0] is None
+    torch.testing.assert_close(of_variance[1], 0.5 * (logvar.detach().exp() - 1))
+
+
 def test_gaussian_kl_is_zero_at_the_prior_and_only_there():
     assert vae.gaussian_kl(torch.zeros(1, 4), torch.zeros(1, 4)).item() == 0
     assert vae.gaussian_kl(torch.full((1, 4), 0.1), torch.zeros(1, 4)).item() > 0
@@ -100,8 +120,23 @@ def test_the_loss_is_minus_the_mean_elbo_and_weights_leave_terms_out():
 
     both = loss()
     assert both["loss"].item() == pytest.approx((both["kl"] - both["log_likelihood"]).item(), rel=1e-5)
-    assert torch.allclose(loss(kl_weight=0)["loss"], -both["log_likelihood"])
+    without_kl = loss(mean_weight=0, variance_weight=0)
+    assert torch.allclose(without_kl["loss"], -both["log_likelihood"])
+    assert torch.allclose(without_kl["kl"], both["kl"]), "reported, whatever the weights"
     assert torch.allclose(loss(likelihood_weight=0)["loss"], both["kl"])
+
+
+@pytest.mark.parametrize("part", ["mean", "variance"])
+def test_one_part_of_the_kl_can_be_trained_alone(part):
+    model, x = make_vae(), torch.rand(10, 1, 4, 4)
+    weights = {f"{name}_weight": float(name == part) for name in ("likelihood", "mean", "variance")}
+    losses = vae.vae_loss(model, x, **weights)
+    parts = dict(zip(("mean", "variance"), vae.gaussian_kl_parts(*model.encode(x)), strict=True))
+    torch.testing.assert_close(losses["loss"], parts[part].mean())
+    torch.testing.assert_close(losses["kl"], (parts["mean"] + parts["variance"]).mean())
+    losses["loss"].backward()
+    learns = model.encoder[-1].weight.grad.abs().sum(1) > 0
+    assert learns.tolist() == [part == "mean"] * 3 + [part == "variance"] * 3
 
 
 def test_the_loss_does_not_grow_with_the_batch():
@@ -130,9 +165,27 @@ def test_a_free_sigma_goes_to_its_best_value_in_training_and_only_there():
     assert free.log_sigma == before
 
 
+def test_a_step_moves_a_free_sigma_a_twentieth_of_the_way_in_its_logarithm():
+    model, x = make_vae(None).train(), torch.rand(6, 1, 4, 4)
+    x_hat = torch.rand(6, 1, 4, 4)
+    model.calibrate(x, x_hat)
+    best = ((x - x_hat) ** 2).mean().sqrt().log()
+    torch.testing.assert_close(model.log_sigma, 0.95 * torch.tensor(0.3).log() + 0.05 * best)
+
+
+def test_terms_of_the_elbo_move_nothing():
+    model, x = make_vae(None).train(), torch.rand(6, 1, 4, 4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    vae.elbo_terms(model, x)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
 def test_both_terms_reach_encoder_and_decoder():
     model, x = make_vae(), torch.rand(10, 1, 4, 4)
-    for weights, decoder_learns in (({"kl_weight": 0}, True), ({"likelihood_weight": 0}, False)):
+    for weights, decoder_learns in (
+        ({"mean_weight": 0, "variance_weight": 0}, True),
+        ({"likelihood_weight": 0}, False),
+    ):
         model.zero_grad()
         vae.vae_loss(model, x, **weights)["loss"].backward()
         assert model.encoder[-1].weight.grad[:3].abs().sum() > 0, "no gradient to mu"

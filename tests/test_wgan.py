@@ -7,7 +7,7 @@ import torch
 from scipy.stats import wasserstein_distance
 from torch import nn
 
-from lib import nets, train, wgan
+from lib import nets, optim, train, wgan
 
 SHAPE = (3, 8, 8)
 
@@ -258,7 +258,7 @@ def test_fewer_points_leave_the_penalty_right_on_average():
 
 
 def test_muon_without_momentum_moves_both_networks():
-    step, x = make_step(optimizer=functools.partial(train.Muon, momentum=0.0), critic_rate=1e-2), torch.rand(60, *SHAPE)
+    step, x = make_step(optimizer=functools.partial(optim.Muon, momentum=0.0), critic_rate=1e-2), torch.rand(60, *SHAPE)
     before = weights(step.critic), weights(step.generator)
     first = [step((x,))["distance"] for _ in range(12)]
     assert max(first[1:]) > max(0, first[0])

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from IPython.display import Markdown, display
 
-from lib import train
+from lib.checkpoint import Checkpoint
 from lib.data import ImageData
 from lib.files import ROOT, strip_docs
 
@@ -150,12 +150,14 @@ class Run:
     def __init__(self, name: str, parameters: dict[str, Any], device: torch.device) -> None:
         self.name, self.parameters, self.device = name, parameters, device
         self._start = time.perf_counter()
+        self._checkpoints: list[Checkpoint] = []
 
-    def checkpoint(self, label: str) -> Path:
+    def checkpoint(self, label: str) -> Checkpoint:
         """Where a training of this run keeps its state: other parameters or other code, another folder."""
         key = hashlib.sha256(repr((sorted(self.parameters.items()), torch.__version__, _code())).encode())
         root = Path(os.environ.get("LWL_CHECKPOINTS") or ROOT / "_build" / "checkpoints")
-        return root / self.name / key.hexdigest()[:12] / label
+        self._checkpoints.append(Checkpoint(root / self.name / key.hexdigest()[:12] / label))
+        return self._checkpoints[-1]
 
     def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> None:
         """Glue a number to the page under ``name``, with ± its error if it has one."""
@@ -178,7 +180,7 @@ class Run:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "seconds": round(time.perf_counter() - self._start, 1),
-            "resumed_seconds": round(train.resumed_seconds, 1),
+            "resumed_seconds": round(sum(part.resumed_seconds for part in self._checkpoints), 1),
             "peak_memory_gb": peak and round(peak / 1e9, 2),
             "parameters": self.parameters,
         }
