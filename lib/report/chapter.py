@@ -1,0 +1,310 @@
+"""What a chapter does around its mathematics: check, measure, say where from; show and tell.
+
+A chapter opens with :func:`start`. Run from the top, its measuring cells record what they
+find in ``run.results`` and the last of them calls :meth:`Run.finish`, which writes them.
+When the book is built, :func:`start` gives the results of published runs instead, and
+only the telling cells are executed.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from IPython.display import Markdown, display
+
+from lib import code
+from lib.files import ROOT
+from lib.report import parameters as declared_parameters
+from lib.report.numbers import Number, Verdict, write
+from lib.report.parameters import ParameterError
+from lib.report.results import Results
+
+TELL = "LWL_TELL"
+"""The environment variable that names the results to tell, separated by os.pathsep."""
+
+RECORD = "application/papermill.record/"
+"""The prefix under which MyST-NB finds what an executed notebook hands on."""
+
+VERSIONS = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "torchmetrics")
+
+
+# --- a run ---------------------------------------------------------------------------
+
+
+class Run:
+    """One execution of a chapter: its parameters, device, checkpoints and results."""
+
+    def __init__(self, name: str, parameters: dict[str, Any], results: Results) -> None:
+        self.name, self.parameters, self.results = name, parameters, results
+        self._start = time.perf_counter()
+        # Now, not when the run ends: what is edited meanwhile did not run.
+        self._code = code.of_chapter(name)
+        self._commit = _commit(name, self._code)
+
+    @property
+    def device(self) -> Any:
+        """The torch device that the parameter ``device`` asks for."""
+        import torch
+
+        wanted = self.parameters.get("device", "auto")
+        if wanted == "cuda" and not torch.cuda.is_available():
+            raise ParameterError(
+                "device = 'cuda', but torch sees no GPU here: use device = 'auto' or 'cpu'."
+            )
+        if wanted == "auto":
+            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        return torch.device(wanted)
+
+    def at_most(self, **limits: tuple[float, str]) -> None:
+        """Refuse parameters beyond what the data allow, all at once, by name.
+
+        Each limit is (the largest value, what it is): ``batch_size=(n, "the images")``.
+        """
+        declared_parameters.refuse(
+            [
+                f"{name} = {self.parameters[name]}: at most {limit:,}, {what}."
+                for name, (limit, what) in limits.items()
+                if self.parameters[name] > limit
+            ]
+        )
+
+    def checkpoint(self, label: str) -> Path:
+        """Where a training keeps its state; other parameters or code, another folder."""
+        import torch
+
+        parts = (
+            sorted(self.parameters.items()),
+            torch.__version__,
+            sorted(self._code.items()),
+        )
+        key = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+        root = Path(
+            os.environ.get("LWL_CHECKPOINTS") or ROOT / "_build" / "checkpoints"
+        )
+        return root / self.name / key / label
+
+    def finish(self, data: Any) -> None:
+        """Write this run's results, with where they came from, and say where they are.
+
+        ``data`` is the chapter's :class:`lib.data.ImageData`.
+        """
+        import torch
+
+        on_gpu = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_resident_bytes()
+        threads = torch.get_num_threads()
+        facts = {
+            "chapter": self.name,
+            "profile": os.environ.get("LWL_PROFILE", "own"),
+            "parameters": self.parameters,
+            "data": data.title,
+            "training_images": len(data.train),
+            "test_images": len(data.test),
+            "data_sha256": data.digest(),
+            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "commit": self._commit,
+            "code": self._code,
+            "device": torch.cuda.get_device_name() if on_gpu else _processor(),
+            "threads": None if on_gpu else threads,
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "versions": {name: metadata.version(name) for name in VERSIONS},
+            "seconds": round(time.perf_counter() - self._start, 1),
+            "peak_memory_gb": peak and round(peak / 1e9, 2),
+        }
+        path = self._path()
+        self.results.save(path, facts)
+        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        say(
+            f"Results of this run: `{shown}` and `{path.with_suffix('.npz').name}` beside it."
+        )
+
+    def _path(self) -> Path:
+        if target := os.environ.get("LWL_RESULTS"):
+            return Path(target)
+        settings = {k: v for k, v in self.parameters.items() if k != "seed"}
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[
+            :8
+        ]
+        seed = self.parameters.get("seed", 0)
+        return (
+            ROOT / "_build" / "results" / "own" / self.name / key / f"seed-{seed}.json"
+        )
+
+
+def start(name: str, namespace: dict[str, Any]) -> Run:
+    """Begin a chapter: check its parameters, or take up results that are to be told.
+
+    ``name`` is the notebook's, ``namespace`` its ``globals()``. The parameters are those
+    that the parameters cell declares. Raises
+    :class:`~lib.report.parameters.ParameterError` with all that is wrong with them.
+    """
+    history = namespace.get("In", [])
+    cells = [source for source in history if declared_parameters.is_declaration(source)]
+    if not cells:
+        raise ParameterError(
+            "Run the parameters cell, the first of the notebook, before this one."
+        )
+    declared = declared_parameters.declared(cells[-1])
+    values = {key: namespace[key] for key in declared}
+    given = declared_parameters.injected(history)
+    if told := os.environ.get(TELL):
+        results = Results.read([Path(path) for path in told.split(os.pathsep)])
+        # What the runs used; a parameter that is younger than they are has its default.
+        values |= {
+            k: v for k, v in results.provenance[0]["parameters"].items() if k in values
+        }
+    else:
+        results = Results()
+        values = declared_parameters.check(declared, values, given)
+    namespace.update(values)
+    return Run(name, values, results)
+
+
+# --- telling -------------------------------------------------------------------------
+
+
+def show_code(*names: str) -> None:
+    """Show pieces of the library, such as "vae.gaussian_kl": the very code that runs."""
+    for name in names:
+        display(Markdown(f"```python\n{code.source_of(name)}\n```"))
+
+
+def say(text: str, **values: Any) -> None:
+    """Show a sentence, with ``{names}`` replaced by values, such as a run's numbers.
+
+    A number is written with its unit, ``{name.text}`` with ± its deviation.
+    """
+    display(Markdown(inspect.cleandoc(text.format(**values) if values else text)))
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[Any]], text_columns: int = 1
+) -> None:
+    """Show a table: the first ``text_columns`` columns to the left, the others to the right.
+
+    Numbers are written with their deviation; a line below says what ± is. A verdict is a
+    word, and stands in a text column.
+    """
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in (head, *rows)]
+    lines.insert(1, "|" + ":--|" * text_columns + "--:|" * (len(head) - text_columns))
+    runs = {
+        c.runs for row in rows for c in row if isinstance(c, Number) and c.deviation
+    }
+    if runs:
+        lines += ["", f"± is the standard deviation over {max(runs)} runs."]
+    display(Markdown("\n".join(lines)))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Number):
+        return value.text
+    if isinstance(value, float):
+        return write(value)
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of a report, what became of it, and the numbers that decide.
+
+    ``outcome`` is "holds", "fails" or "cannot be told"; ``report`` says whose it is.
+    """
+
+    statement: str
+    report: str
+    outcome: str | Verdict
+    evidence: str
+
+
+def claims(*found: Claim) -> None:
+    """Show statements of reports with their verdicts, and hand them on to the results page."""
+    rows = [(c.statement, c.report, f"**{c.outcome}**", c.evidence) for c in found]
+    table(["statement", "report", "verdict", "measured here"], rows, text_columns=4)
+    hand_on(
+        "claims",
+        [
+            {
+                "statement": c.statement,
+                "report": c.report,
+                "outcome": str(c.outcome),
+                "evidence": c.evidence,
+            }
+            for c in found
+        ],
+    )
+
+
+def hand_on(name: str, value: Any) -> None:
+    """An output that shows nothing and that other pages can read."""
+    about = {"scrapbook": {"name": name, "mime_prefix": RECORD}, "record": value}
+    display({RECORD + "text/plain": ""}, metadata=about, raw=True)
+
+
+def plain(text: str) -> str:
+    """Text that is data, such as a class name, written so that a page shows it as it is."""
+    special = set("\\`*_{}[]()<>#+-.!|$&~^")
+    return "".join("\\" + letter if letter in special else letter for letter in text)
+
+
+# --- where a run came from -----------------------------------------------------------
+
+
+def _commit(name: str, digests: Mapping[str, str]) -> str:
+    """The commit of the code that runs; marked if that code was changed since, and "unknown"
+    outside a checkout of this project."""
+    files = [f"book/{name}.ipynb", *(path for path in digests if path != "cells")]
+    # A caller's GIT_DIR means another repository.
+    outer = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        found = subprocess.run(
+            command, cwd=ROOT, env=outer, capture_output=True, text=True, check=True
+        )
+        return found.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
+            return "unknown"
+        changed = git("status", "--porcelain", "--", *files)
+        return git("rev-parse", "--short=10", "HEAD") + (
+            " with changes" if changed else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _processor() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [
+            line.partition(":")[2].strip()
+            for line in lines
+            if line.startswith("model name")
+        ]
+    except OSError:
+        names = []
+    return (names or [platform.processor() or platform.machine()])[0]
+
+
+def _peak_resident_bytes() -> float | None:
+    """The most memory this process has held; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)

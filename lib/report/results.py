@@ -1,0 +1,287 @@
+"""What runs of a chapter measured: written once, read any time.
+
+One run leaves two files, ``seed-0.json`` (numbers and where they came from) and
+``seed-0.npz`` (arrays). Several runs that differ only in their seed are read as one:
+numbers become means with a standard deviation, pictures are those of the first run.
+"""
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lib.files import atomic_write
+from lib.report.numbers import Number, write
+
+FORMAT = 1
+
+
+class ResultsError(Exception):
+    """Results cannot be read or written; the message names the file or name and the remedy."""
+
+
+class MissingResult(ResultsError, KeyError):
+    """A name was asked for that the runs did not measure."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass
+class _RunResults:
+    """What one run measured."""
+
+    numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    each_run: set[str] = field(default_factory=set)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+class Results:
+    """The results of a chapter's runs, one or several.
+
+    A measuring cell calls :meth:`record` and :meth:`keep`. Every other cell reads:
+    ``results["fd_vae"]`` is a :class:`~lib.report.numbers.Number`,
+    ``results.array("walk")`` an array of the first run.
+    """
+
+    def __init__(self, runs: Sequence[_RunResults] = ()) -> None:
+        self._runs = list(runs) or [_RunResults()]
+
+    # --- measuring -----------------------------------------------------------------------
+
+    def record(
+        self,
+        name: str,
+        value: float,
+        unit: str = "",
+        form: str = "",
+        better: str = "",
+        report: float | None = None,
+        image_error: float | None = None,
+    ) -> None:
+        """Keep a number of this run.
+
+        ``unit`` such as "nats" or "dB"; ``form`` "", "%" (a fraction) or "count";
+        ``better`` "low", "high" or ""; ``report``, what a report gave for the same;
+        ``image_error``, a standard error over test images. Raises ValueError for a value
+        that is not finite.
+        """
+        value = float(value)
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name} = {value}: a result must be finite. What made it so?"
+            )
+        if better not in ("", "low", "high"):
+            raise ValueError(f'{name}: better={better!r}; say "low", "high" or "".')
+        write(value, form=form)  # refuses an unknown form
+        image_error = None if image_error is None else float(image_error)
+        number = Number((value,), unit, form, better, report, image_error)
+        run = self._measuring(name, "numbers")
+        run.numbers[name] = {"value": value, **_described(number)}
+
+    def keep(self, name: str, array: Any, each_run: bool = False) -> None:
+        """Keep an array of this run: curves, codes, images (as uint8: they are smaller).
+
+        Published are the arrays of the first run; with ``each_run``, of all runs. Takes
+        NumPy arrays and torch tensors. Raises ValueError for entries that are not finite.
+        """
+        array = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+        if array.dtype == object:
+            raise ValueError(f"{name}: an array of numbers is wanted.")
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(
+                f"{name}: a result must be finite. What made it otherwise?"
+            )
+        run = self._measuring(name, "arrays")
+        run.arrays[name] = array
+        if each_run:
+            run.each_run.add(name)
+
+    def _measuring(self, name: str, kind: str) -> _RunResults:
+        if len(self._runs) > 1:
+            raise ValueError("Results of several runs are read, not added to.")
+        # Where a cell is run again in JupyterLab, its newer finding counts.
+        return self._runs[0]
+
+    # --- telling -------------------------------------------------------------------------
+
+    @property
+    def runs(self) -> int:
+        """How many runs these are."""
+        return len(self._runs)
+
+    @property
+    def provenance(self) -> list[dict[str, Any]]:
+        """Where the numbers came from, a run each."""
+        return [run.provenance for run in self._runs]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._runs[0].numbers
+
+    def __iter__(self) -> Any:
+        return iter(self._runs[0].numbers)
+
+    def __getitem__(self, name: str) -> Number:
+        found = [_get(run.numbers, name, "number") for run in self._runs]
+        values = tuple(entry["value"] for entry in found)
+        about = {key: value for key, value in found[0].items() if key != "value"}
+        return Number(values, **about)
+
+    def array(self, name: str) -> np.ndarray:
+        """An array of the first run."""
+        return _get(self._runs[0].arrays, name, "array")
+
+    def arrays(self, name: str) -> list[np.ndarray]:
+        """An array of every run; it was kept with ``each_run``."""
+        return [_get(run.arrays, name, "array of every run") for run in self._runs]
+
+    # --- files ---------------------------------------------------------------------------
+
+    def save(self, path: Path, provenance: Mapping[str, Any]) -> None:
+        """Write this run's ``path`` (.json) and the .npz beside it.
+
+        The arrays are written first, and the numbers hold their digest: a reader sees
+        both files of one run or an error, never a mixture.
+        """
+        (run,) = self._runs
+        run.provenance = dict(provenance)
+        _write(path, run)
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> "Results":
+        """The runs of these .json files as one, in this order.
+
+        Raises :class:`ResultsError` for files that are missing or damaged, and for runs
+        that are not repeats of each other.
+        """
+        if not paths:
+            raise ResultsError("No results were given to read.")
+        runs = [_read(Path(path)) for path in paths]
+        first = runs[0]
+        for path, run in zip(paths, runs, strict=True):
+            if odd := first.numbers.keys() ^ run.numbers.keys():
+                raise ResultsError(
+                    f"{path} and {paths[0]} did not measure the same: only one has "
+                    f"{', '.join(sorted(odd))}. Run both with the same code."
+                )
+            if odd := _unlike(first.provenance, run.provenance):
+                raise ResultsError(
+                    f"{path} and {paths[0]} are no repeats of each other: they differ in "
+                    f"{', '.join(odd)}. Only the seed may differ."
+                )
+        return cls(runs)
+
+
+def copy_for_publishing(
+    source: Path, target: Path, first: bool, facts: Mapping[str, Any]
+) -> None:
+    """Write a run's files anew at ``target``, with more provenance.
+
+    All arrays of the first run, of later ones those kept with ``each_run``.
+    """
+    run = _read(source)
+    arrays = {
+        name: a for name, a in run.arrays.items() if first or name in run.each_run
+    }
+    provenance = {**run.provenance, **facts}
+    _write(target, replace(run, arrays=arrays, provenance=provenance))
+
+
+def _described(number: Number) -> dict[str, Any]:
+    """What is said of a number besides its values, without what is not said."""
+    described = asdict(number)
+    del described["values"]
+    return {key: value for key, value in described.items() if value not in ("", None)}
+
+
+def _get(found: Mapping[str, Any], name: str, kind: str) -> Any:
+    if name in found:
+        return found[name]
+    close = get_close_matches(name, found, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise MissingResult(f"The runs hold no {kind} called {name!r}.{hint}")
+
+
+def _unlike(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two runs differ in that makes them no repeats: their chapter or parameters."""
+    ours, theirs = (
+        {"chapter": facts.get("chapter"), **facts.get("parameters", {})}
+        for facts in (first, other)
+    )
+    free = {"seed", "device", "data_root"}
+    names = sorted(ours.keys() | theirs.keys())
+    return [
+        name
+        for name in names
+        if name not in free and ours.get(name) != theirs.get(name)
+    ]
+
+
+def _write(path: Path, run: _RunResults) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **run.arrays)
+    arrays = buffer.getvalue()
+    page = {
+        "format": FORMAT,
+        "numbers": run.numbers,
+        "arrays": {
+            "sha256": hashlib.sha256(arrays).hexdigest(),
+            "names": sorted(run.arrays),
+            "each_run": sorted(run.each_run),
+        },
+        "provenance": run.provenance,
+    }
+    with atomic_write(path.with_suffix(".npz")) as temporary:
+        temporary.write_bytes(arrays)
+    with atomic_write(path) as temporary:
+        text = json.dumps(page, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> _RunResults:
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+        stored = path.with_suffix(".npz").read_bytes()
+    except FileNotFoundError as error:
+        raise ResultsError(
+            f"There are no results at {path}: {error.filename} is missing."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ResultsError(
+            f"{path} is damaged ({error}): make it again or restore it."
+        ) from error
+    if not isinstance(page, dict) or page.get("format") != FORMAT:
+        raise ResultsError(
+            f"{path} is no results file of format {FORMAT}: make it again."
+        )
+    try:
+        about = page["arrays"]
+        if hashlib.sha256(stored).hexdigest() != about["sha256"]:
+            raise ResultsError(
+                f"{path.with_suffix('.npz')} is not the file that {path.name} was written "
+                "with: make both again or restore both."
+            )
+        with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        for entry in page["numbers"].values():
+            Number(
+                (float(entry["value"]),),
+                **{k: v for k, v in entry.items() if k != "value"},
+            )
+        return _RunResults(
+            page["numbers"], arrays, set(about["each_run"]), page["provenance"]
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResultsError(
+            f"{path} is damaged ({error!r}): make it again or restore it."
+        ) from error
