@@ -47,6 +47,8 @@ class Run:
 
     def __init__(self, name: str, parameters: dict[str, Any], results: Results) -> None:
         self.name, self.parameters, self.results = name, parameters, results
+        self.resumed_seconds = 0.0
+        """What trainings took over from checkpoints; a chapter adds it up."""
         self._start = time.perf_counter()
         # Now, not when the run ends: what is edited meanwhile did not run.
         self._code = code.of_chapter(name)
@@ -94,41 +96,53 @@ class Run:
         )
         return root / self.name / key / label
 
-    def finish(self, data: Any) -> None:
-        """Write this run's results, with where they came from, and say where they are.
+    def use(self, data: Any) -> None:
+        """Say which data this run measures on, a :class:`lib.data.ImageData`."""
+        self.results.provenance[0]["data"] = {
+            "name": data.name,
+            "title": data.title,
+            "classes": list(data.classes),
+            "shape": list(data.shape),
+            "training_images": len(data.train),
+            "test_images": len(data.test),
+            "sha256": data.digest(),
+        }
 
-        ``data`` is the chapter's :class:`lib.data.ImageData`.
-        """
+    @property
+    def data(self) -> dict[str, Any]:
+        """The facts of :meth:`use`, in a run and when it is told."""
+        return self.results.provenance[0]["data"]
+
+    def finish(self) -> None:
+        """Write this run's results, with where they came from, and say where they are."""
         import torch
 
         on_gpu = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_resident_bytes()
-        threads = torch.get_num_threads()
-        facts = {
-            "chapter": self.name,
-            "profile": os.environ.get("LWL_PROFILE", "own"),
-            "parameters": self.parameters,
-            "data": data.title,
-            "training_images": len(data.train),
-            "test_images": len(data.test),
-            "data_sha256": data.digest(),
-            "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-            "commit": self._commit,
-            "code": self._code,
-            "device": torch.cuda.get_device_name() if on_gpu else _processor(),
-            "threads": None if on_gpu else threads,
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "versions": {name: metadata.version(name) for name in VERSIONS},
-            "seconds": round(time.perf_counter() - self._start, 1),
-            "peak_memory_gb": peak and round(peak / 1e9, 2),
-        }
+        seconds = time.perf_counter() - self._start + self.resumed_seconds
         path = self._path()
-        self.results.save(path, facts)
-        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-        say(
-            f"Results of this run: `{shown}` and `{path.with_suffix('.npz').name}` beside it."
+        self.results.save(
+            path,
+            {
+                "chapter": self.name,
+                "profile": os.environ.get("LWL_PROFILE", "own"),
+                "parameters": self.parameters,
+                "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+                "commit": self._commit,
+                "code": self._code,
+                "device": torch.cuda.get_device_name() if on_gpu else _processor(),
+                "threads": None if on_gpu else torch.get_num_threads(),
+                "system": f"{platform.system()} {platform.machine()}",
+                "python": platform.python_version(),
+                "versions": {name: metadata.version(name) for name in VERSIONS},
+                "seconds": round(seconds, 1),
+                "resumed_seconds": round(self.resumed_seconds, 1),
+                "peak_memory_gb": peak and round(peak / 1e9, 2),
+            },
         )
+        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        beside = path.with_suffix(".npz").name
+        say(f"Results of this run: `{shown}`, and `{beside}` beside it.")
 
     def _path(self) -> Path:
         if target := os.environ.get("LWL_RESULTS"):

@@ -148,13 +148,13 @@ class Results:
     # --- files ---------------------------------------------------------------------------
 
     def save(self, path: Path, provenance: Mapping[str, Any]) -> None:
-        """Write this run's ``path`` (.json) and the .npz beside it.
+        """Write this run's ``path`` (.json) and the .npz beside it, with more provenance.
 
         The arrays are written first, and the numbers hold their digest: a reader sees
         both files of one run or an error, never a mixture.
         """
         (run,) = self._runs
-        run.provenance = dict(provenance)
+        run.provenance |= provenance
         _write(path, run)
 
     @classmethod

@@ -1,0 +1,58 @@
+"""Movement in a space of codes against closed forms."""
+
+import math
+
+import pytest
+import torch
+
+from lib import latent
+
+
+def test_a_straight_line_begins_and_ends_at_its_codes():
+    z0, z1 = torch.randn(2, 5, 3)
+    path = latent.lerp(z0, z1, torch.tensor([0.0, 0.25, 1.0]))
+    torch.testing.assert_close(path[0], z0)
+    torch.testing.assert_close(path[1], 0.75 * z0 + 0.25 * z1)
+    torch.testing.assert_close(path[2], z1)
+
+
+def test_fitted_codes_have_the_mean_and_covariance_of_the_codes():
+    torch.manual_seed(0)
+    mixing = torch.tensor([[2.0, 0.0], [1.0, 0.5]])
+    z = torch.randn(20_000, 2) @ mixing.T + torch.tensor([3.0, -1.0])
+    drawn = latent.draw_fitted(z, 20_000)
+    assert drawn.dtype == torch.float32
+    # Five standard errors of a mean and of a covariance over 20,000 draws.
+    torch.testing.assert_close(drawn.mean(0), z.mean(0), atol=5 * 2 * 2 / math.sqrt(2e4), rtol=0)
+    torch.testing.assert_close(drawn.T.cov(), z.T.cov(), atol=5 * 4 * 2 / math.sqrt(1e4), rtol=0)
+
+
+def test_a_dimension_that_is_never_used_can_be_fitted():
+    z = torch.randn(50, 3)
+    z[:, 1] = 2.0
+    assert latent.draw_fitted(z, 10).isfinite().all()
+
+
+def test_nearest_distances_are_taken_over_the_whole_bank_whatever_the_batch():
+    z, bank = torch.randn(7, 4), torch.randn(11, 4)
+    by_hand = torch.stack([(code - bank).norm(dim=1).min() for code in z])
+    torch.testing.assert_close(latent.nearest_distances(z, bank, batch=3), by_hand)
+
+
+def test_emptiness_is_one_for_codes_like_the_tests_and_does_not_know_the_scale():
+    torch.manual_seed(0)
+    bank, test, near = torch.randn(3, 2000, 5)
+    far = near + 10
+    assert latent.emptiness(near, test, bank) == pytest.approx(1, abs=0.1)
+    assert latent.emptiness(far, test, bank) > 5
+    scaled = latent.emptiness(7 * far, 7 * test, 7 * bank)
+    assert scaled == pytest.approx(latent.emptiness(far, test, bank), rel=1e-4)
+
+
+def test_a_nudge_is_a_share_of_the_distance_between_two_codes():
+    torch.manual_seed(0)
+    z = torch.randn(4000, 6) * torch.tensor([1.0, 2, 3, 1, 1, 1])
+    typical = (z[:2000] - z[2000:]).pow(2).sum(1).mean().sqrt()
+    step = (latent.nudge(z, 0.1) - z).norm(dim=1)
+    assert step.std() < 1e-4 * step.mean()
+    assert step.mean().item() == pytest.approx(0.1 * typical.item(), rel=0.05)
