@@ -184,11 +184,10 @@ def elbo_terms(
     prior: Distribution,
     x: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """log p(x | z) at one z ~ q, and KL(q ‖ p), (B,) in nats; the ELBO is the
-    difference.
+    """log p(x | z) at one z ~ q, and KL(q ‖ p), each (B,) in nats.
 
-    ``rsample`` draws z as a differentiable function of q's parameters
-    (Kingma and Welling, 2014, section 2.4).
+    Their difference is the ELBO, estimated with one draw. ``rsample`` draws z as a
+    differentiable function of q's parameters (Kingma and Welling, 2014, section 2.4).
     """
     z = q.rsample()
     likelihood = Normal(decoder(z), decoder.log_sigma.exp(), validate_args=False)

@@ -239,7 +239,7 @@ def log_joint(model: LatentModel, x: Tensor, z: Tensor) -> Tensor:
 
 
 def elbo_terms(model: LatentModel, x: Tensor) -> tuple[Tensor, Tensor]:
-    """log p(x | z) at one z ~ q(z | x), and KL(q(z | x) ‖ p(z)), each (B,).
+    """log p(x | z) at one z ~ q(z | x), and KL(q(z | x) ‖ p(z)), each (B,) in nats.
 
     Their difference is the ELBO (Kingma and Welling, 2014, equation 3). The KL is taken
     in closed form; to a prior that has none, −log p(z) at the same z minus the entropy

@@ -169,6 +169,42 @@ def test_a_step_moves_the_codes_of_its_batch_and_no_others(kind):
         assert any(not torch.equal(old, new) for old, new in zip(weights, states(decoder), strict=True))
 
 
+def test_both_rates_fall_to_zero_along_a_cosine_and_the_decoder_trains():
+    decoder, x = tiny(), torch.rand(4, *SHAPE)
+    latents, loss_fn = latents_and_loss("codes", decoder, 4)
+    step = ad.AutodecoderStep(decoder, latents, loss_fn, steps=8, lr=1e-2, latent_lr=0.3)
+    decoder.eval()
+    rates = []
+    for _ in range(8):
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in step.optimizers])
+        step((x, torch.arange(4)))
+    assert decoder.training
+    expected = [0.5 * (1 + math.cos(math.pi * done / 8)) for done in range(8)]
+    for column, rate in ((0, 1e-2), (1, 0.3)):
+        assert [row[column] for row in rates] == pytest.approx([rate * share for share in expected])
+    assert [optimizer.param_groups[0]["lr"] for optimizer in step.optimizers] == pytest.approx([0, 0])
+
+
+def test_posteriors_begin_where_they_were_told_and_are_decoded_at_their_means():
+    loc = torch.full((3, 2), 0.7)
+    for name in ad.FAMILIES:
+        latents = ad.Posteriors(ad.family(name), loc, log_scale=-1.3)
+        q = latents(torch.arange(3))
+        torch.testing.assert_close(latents.all(), q.mean.detach())
+        expected = ad.family(name).posterior(loc, torch.full_like(loc, -1.3))
+        torch.testing.assert_close(q.stddev.detach(), expected.stddev)
+    exponential = ad.Posteriors(ad.family("exponential"), loc)
+    torch.testing.assert_close(exponential.all(), loc.exp())
+
+
+def test_codes_do_not_share_memory_with_what_they_began_from():
+    start = torch.zeros(3, 2)
+    codes = ad.Codes(start)
+    with torch.no_grad():
+        codes.table.weight.add_(1)
+    assert not start.any()
+
+
 def test_plain_adam_would_move_the_codes_of_earlier_batches():
     """The trap that the step avoids: with a dense gradient of 0, Adam's momentum still moves a row."""
     table = nn.Embedding(4, 2)
@@ -334,6 +370,24 @@ def test_the_code_of_an_image_does_not_depend_on_its_neighbours():
         found.append(latents.all()[:2])
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(found[0], found[2], atol=1e-4, rtol=1e-3)
+
+
+def test_the_curve_is_the_mean_loss_of_all_images_in_whatever_batches():
+    decoder, _, _ = linear_model(0.1)
+    images = torch.randint(0, 256, (7, 1, 1, 6)).byte()
+    found = []
+    for batch in (3, 7):  # with 3, the last batch holds a single image
+        latents = ad.Codes(torch.ones(7, 2))
+
+        def terms(x: Tensor, index: Tensor, latents: ad.Codes = latents) -> Tensor:
+            return ad.squared_error(decoder, latents(index), x)
+
+        begun = terms(images / 255, torch.arange(7)).mean().item()
+        curve = ad.infer(decoder, latents, terms, images, steps=25, batch=batch)
+        assert curve[0].item() == pytest.approx(begun, rel=1e-5)
+        assert (latents.all() != 1).any(1).all(), "every image has been fitted"
+        found.append((curve, latents.all()))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def test_inference_spends_its_budget_and_no_more():

@@ -53,6 +53,33 @@ def test_a_stopped_run_goes_on_to_the_same_weights_history_and_random_state(tmp_
     assert torch.equal(weights(whole), weights(again))
 
 
+class Drawing:
+    """A step that draws from Python's, NumPy's and torch's generators."""
+
+    def __init__(self, die_at=None):
+        self.parts, self.done = {"nothing": nn.Identity()}, iter(range(die_at or 10**6))
+
+    def __call__(self, batch):
+        if next(self.done, None) is None:
+            raise KeyboardInterrupt
+        draws = random.random(), np.random.rand(), torch.rand(()).item()
+        return {name: torch.tensor(draw) for name, draw in zip("abc", draws, strict=True)}
+
+
+def test_all_three_generators_go_on_where_the_killed_run_saved(tmp_path):
+    def run(stem, die_at=None):
+        train.seed(0)
+        return fit(Drawing(die_at), make_batches(), 20, checkpoint=tmp_path / stem, checkpoint_every=5)
+
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", die_at=13)
+    resumed = run("killed")
+    assert resumed.resumed_seconds > 0, "it did go on"
+    for name in "abc":
+        assert np.array_equal(whole[name], resumed[name])
+
+
 def test_objects_that_a_step_holds_do_not_make_it_another_experiment(tmp_path):
     class Scheduled(GradientStep):
         """A step with a list of objects without a representation of their own, as schedulers are."""
@@ -71,7 +98,9 @@ def test_objects_that_a_step_holds_do_not_make_it_another_experiment(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("change", ["weights", "rate", "data", "batch", "steps", "loss", "closure", "clip", "layer"])
+@pytest.mark.parametrize(
+    "change", ["weights", "rate", "data", "batch", "steps", "loss", "closure", "clip", "layer", "drop_last", "random"]
+)
 def test_another_experiment_never_resumes_this_ones_checkpoint(tmp_path, change):
     def run(change):
         train.seed(1 if change == "weights" else 0)
@@ -86,7 +115,13 @@ def test_another_experiment_never_resumes_this_ones_checkpoint(tmp_path, change)
         weight, unweighted = (2.0 if change == "closure" else 1.0), step.loss_fn
         if change not in ("loss", "layer"):
             step.loss_fn = lambda x: {name: weight * loss for name, loss in unweighted(x).items()}
-        batches = make_batches(seed=1 if change == "data" else 0, batch_size=10 if change == "batch" else 8)
+        batches = make_batches(
+            seed=1 if change == "data" else 0,
+            batch_size=10 if change == "batch" else 8,
+            drop_last=change == "drop_last",
+        )
+        if change == "random":
+            torch.rand(1)  # dropout goes on from another state
         fit(step, batches, 20 if change == "steps" else 10, checkpoint=tmp_path / "run")
 
     run(None)

@@ -1,8 +1,10 @@
 import gzip
+import os
 import pickle
 import shutil
 import struct
 import urllib.error
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +76,26 @@ def test_what_cannot_be_loaded_is_refused_with_the_reason(arguments, message):
         load(**arguments)
 
 
+def test_each_split_has_the_count_asked_for():
+    digits = load("digits", train=50, test=20)
+    assert (len(digits.train), len(digits.test)) == (50, 20)
+
+
+@pytest.mark.parametrize("change", ["train", "test", "label", "shape"])
+def test_the_digest_covers_both_splits_their_labels_and_their_shapes(change):
+    def made(change=None):
+        splits = []
+        for name in ("train", "test"):
+            images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+            labels = torch.zeros(3, dtype=torch.long)
+            images[0, 0, 0, 0] += change == name
+            labels[2] += change == "label" and name == "test"
+            splits.append(Split(images.view(3, 1, 2, 8) if change == "shape" else images, labels))
+        return data.ImageData("x", "", ("a", "b"), *splits)
+
+    assert made().digest() == made().digest() != made(change).digest()
+
+
 # --- torchvision -----------------------------------------------------------------------------------
 
 
@@ -103,11 +125,12 @@ def test_idx_files_are_read(tmp_path, pixels, name, folder):
 def test_svhn_mat_files_are_read(tmp_path, pixels, monkeypatch):
     monkeypatch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)  # tiny files have other checksums
     (tmp_path / "SVHN").mkdir()
-    for split in ("train", "test"):
-        contents = {"X": pixels.transpose(1, 2, 3, 0), "y": np.array([[10], [1], [2], [3], [4], [5]], np.uint8)}
+    for split, shown in (("train", pixels), ("test", 255 - pixels)):
+        contents = {"X": shown.transpose(1, 2, 3, 0), "y": np.array([[10], [1], [2], [3], [4], [5]], np.uint8)}
         scipy.io.savemat(tmp_path / "SVHN" / f"{split}_32x32.mat", contents)
     loaded = load("svhn", root=tmp_path)
     assert torch.equal(loaded.train.images, torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    assert torch.equal(loaded.test.images, 255 - loaded.train.images)
     assert loaded.train.labels.tolist() == [0, 1, 2, 3, 4, 5], "SVHN writes the digit 0 as 10"
 
 
@@ -208,6 +231,27 @@ def test_a_folder_of_images_is_read_with_its_labels_always_in_the_same_mixed_ord
     order = [int((expected == image).flatten(1).all(1).nonzero()) for image in fruit.train.images]
     assert sorted(order) == [0, 1, 2, 3]
     assert fruit.train.labels.tolist() == [number // 2 for number in order]
+
+
+def test_images_and_labels_of_a_folder_are_shuffled_alike(tmp_path):
+    """Each image's grey level tells its class and number."""
+    for split in ("train", "test"):
+        for label, name in enumerate(("apple", "fig", "pear", "plum")):
+            (tmp_path / "fruit" / split / name).mkdir(parents=True)
+            for number in range(5):
+                grey = Image.new("L", (4, 4), 50 * label + number)
+                grey.save(tmp_path / "fruit" / split / name / f"{number}.png")
+    fruit = load("folder:fruit", root=tmp_path)
+    for split in (fruit.train, fruit.test):
+        levels = split.images[:, 0, 0, 0].long()
+        assert sorted(levels.tolist()) == [50 * label + number for label in range(4) for number in range(5)]
+        assert (levels // 50).tolist() == split.labels.tolist() != sorted(split.labels.tolist())
+
+
+def test_classes_are_sorted_whatever_order_the_disk_lists_them_in(folder, monkeypatch):
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter(sorted(listed(self), reverse=True)))
+    assert load_folder(folder).classes == ("apple", "pear")
 
 
 def test_the_first_images_of_a_folder_are_not_all_of_one_class(folder, pixels):
@@ -327,4 +371,14 @@ def test_a_harmed_cache_is_noticed_and_rebuilt(folder, tmp_path, harm):
 def test_a_changed_folder_is_read_again(folder):
     first = load_folder(folder)
     Image.new("RGB", (32, 32)).save(folder / "train" / "apple" / "0.png")
+    assert load_folder(folder).digest() != first.digest()
+
+
+def test_another_image_of_the_same_size_is_noticed_by_its_time(folder):
+    path = folder / "train" / "apple" / "0.png"
+    Image.new("RGB", (32, 32), "black").save(path, compress_level=0)
+    first, size = load_folder(folder), path.stat().st_size
+    Image.new("RGB", (32, 32), "white").save(path, compress_level=0)
+    os.utime(path, (1e9, 1e9))
+    assert path.stat().st_size == size
     assert load_folder(folder).digest() != first.digest()

@@ -81,6 +81,24 @@ def test_pca_error_is_what_the_left_out_singular_values_hold():
     assert evaluate.pca_mse(train, train, 5) == pytest.approx((singular[5:] ** 2).sum().item() / x.numel(), rel=1e-3)
 
 
+def test_pca_is_fitted_on_the_training_images():
+    train, test = images(60), images(40, shift=0.3)
+    x, x_test = (to_unit(split).flatten(1).double() for split in (train, test))
+    mean = x.mean(0)
+    axes = torch.linalg.svd(x - mean, full_matrices=False).Vh[:5]
+    left = (x_test - mean) - (x_test - mean) @ axes.T @ axes
+    assert evaluate.pca_mse(train, test, 5) == pytest.approx((left**2).mean().item(), rel=1e-3)
+
+
+def test_batches_go_through_in_evaluation_mode_and_bytes_as_pixels():
+    module = nn.Sequential(nn.Dropout(0.5), nn.Flatten()).train()
+    x = images(7)
+    found = evaluate.in_batches(module, x, batch=3)
+    torch.testing.assert_close(found, to_unit(x).flatten(1))
+    torch.testing.assert_close(evaluate.in_batches(module, to_unit(x), batch=3), found)
+    assert module.training and not found.requires_grad
+
+
 def test_errors_have_their_units():
     x = torch.zeros(2, 1, 2, 2)
     assert evaluate.mse(x, x + 0.1) == pytest.approx(0.01)
@@ -260,6 +278,25 @@ def test_a_linear_probe_finds_what_is_linear_and_nothing_else():
     assert evaluate.linear_probe_accuracy(scaled[:400], labels[:400], scaled[400:], labels[400:]) > 0.9
 
 
+def test_a_linear_probe_standardises_before_it_regularises():
+    """Small numbers want large weights, which the penalty forbids: only the larger class would be named."""
+    labels = (torch.arange(400) % 5 == 0).long()
+    z = 1e-4 * (4 * labels[:, None] + torch.randn(400, 3))
+    assert evaluate.linear_probe_accuracy(z[:200], labels[:200], z[200:], labels[200:]) > 0.95
+
+
+def test_the_spectrum_is_that_of_centred_directions():
+    z = 3 + torch.randn(50, 4)
+    unit = (z / z.norm(dim=1, keepdim=True)).double()
+    expected = np.linalg.eigvalsh(np.cov(unit.T))[::-1].copy()
+    torch.testing.assert_close(evaluate.spectrum(z), torch.from_numpy(expected), atol=1e-7, rtol=1e-5)
+
+
+def test_the_effective_rank_weighs_values_by_their_shares_not_by_squares():
+    values = torch.tensor([2.0, 1.0, 1.0])  # entropy ½ log 2 + ½ log 4
+    assert evaluate.effective_rank(values) == pytest.approx(2**1.5)
+
+
 def test_the_spectrum_counts_dimensions():
     z = torch.randn(4000, 3) @ torch.linalg.qr(torch.randn(8, 3)).Q.T
     values = evaluate.spectrum(z)
@@ -281,6 +318,13 @@ def test_psnr_and_ssim_are_per_image():
     ssim = evaluate.ssim_each(x, x_hat)
     assert ssim.shape == (4,) and ssim[0].item() == pytest.approx(1, abs=1e-5)
     assert (ssim.diff() < 0).all()
+
+
+def test_structural_similarity_is_that_of_pixels_up_to_one():
+    """Of constant images: (2ab + c) / (a² + b² + c), c = 0.01² for a peak of 1 (Wang et al., 2004, equation 6)."""
+    x, x_hat = torch.full((1, 1, 16, 16), 0.1), torch.full((1, 1, 16, 16), 0.2)
+    expected = (2 * 0.1 * 0.2 + 1e-4) / (0.1**2 + 0.2**2 + 1e-4)
+    assert evaluate.ssim_each(x, x_hat).item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_psnr_is_averaged_in_decibels_not_taken_of_a_pooled_error():

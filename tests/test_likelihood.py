@@ -335,6 +335,24 @@ def test_active_units_are_those_that_depend_on_the_image():
     torch.testing.assert_close(likelihood.active_units(vae, x), vae.posterior(x).mean.var(0).detach())
 
 
+def test_the_encoders_second_half_is_the_log_of_the_variance():
+    vae, x = tiny_vae(), binary_images(4)
+    with torch.no_grad():
+        vae.encoder[-1].weight.zero_()
+        vae.encoder[-1].bias.copy_(torch.tensor([1.0, 2.0, 3.0, math.log(4), 0.0, math.log(0.25)]))
+    q = vae.posterior(x)
+    torch.testing.assert_close(q.mean, torch.tensor([1.0, 2.0, 3.0]).expand(4, 3))
+    torch.testing.assert_close(q.stddev, torch.tensor([2.0, 1.0, 0.5]).expand(4, 3))
+
+
+def test_active_units_are_judged_without_dropout():
+    encoder = nn.Sequential(nn.Dropout(0.5), nets.mlp_encoder((1, 4, 4), [8], 6))
+    vae, x = BernoulliVAE(encoder, nets.mlp_decoder(3, [8], (1, 4, 4)), 3, (1, 4, 4)).train(), binary_images(20)
+    found = likelihood.active_units(vae, x)
+    vae.eval()
+    torch.testing.assert_close(found, vae.posterior(x).mean.var(0).detach())
+
+
 # --- a prior that learns ---------------------------------------------------------------------------
 
 
@@ -443,6 +461,33 @@ def _stretched(path: likelihood.Path, count: int) -> likelihood.Path:
     return likelihood.Path(
         path.betas, path.leapfrog, path.from_prior, path.step_sizes.expand(-1, count), path.acceptance
     )
+
+
+def test_one_interval_from_the_prior_is_its_own_weight_in_both_directions():
+    """T = 1: log p(x, z) − log p(z) = log p(x | z), and the reverse chain begins and ends at the z it is given."""
+    vae, x = tiny_vae(), binary_images(5)
+    path = tune(vae, x, temperatures=1, from_prior=True)
+    z = torch.randn(5, 3)
+    with torch.no_grad():
+        expected = vae.log_likelihood(x, z[None])[0]
+    torch.testing.assert_close(annealed_upper(vae, x, z, path, chains=2), expected)
+
+
+def test_step_sizes_suit_each_image_on_its_own():
+    class TwoWidths(nn.Module):
+        """p(z | x) about as wide as x: one image wants steps a hundred times smaller than the other."""
+
+        prior = Independent(Normal(torch.zeros(1), torch.ones(1)), 1)
+
+        def posterior(self, x):
+            return self.prior.expand((len(x),))
+
+        def log_likelihood(self, x, z):
+            return -0.5 * (z / x).square().sum(-1)
+
+    path = tune(TwoWidths(), torch.tensor([[0.01], [1.0]]), temperatures=40, chains=20)
+    narrow, wide = path.step_sizes[-1].tolist()
+    assert narrow < 0.2 * wide
 
 
 def test_annealing_is_tighter_than_importance_sampling_from_a_poor_start():

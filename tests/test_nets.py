@@ -123,6 +123,35 @@ def test_the_crop_is_what_a_padded_1x1_transposed_convolution_does():
     torch.testing.assert_close(closing(x), closing.weight.item() * nn.ZeroPad2d(-2)(x))
 
 
+def test_the_surplus_is_cropped_equally_on_every_side():
+    network = nets.deconv_decoder(5, (8, 4, 2), (1, 28, 28)).eval()
+    z = torch.randn(2, 5)
+    torch.testing.assert_close(network(z), network[:-1](z)[..., 2:-2, 2:-2])
+
+
+def test_a_generator_is_the_dcgan_decoder_of_two_doublings():
+    found, expected = nets.generator(5, 4, (1, 28, 28)), nets.deconv_decoder(5, [16, 8], (1, 28, 28))
+    assert str(found) == str(expected)
+
+
+def kinds(network):
+    """The layers of a network that have no weights of their own to give them away, and batch norms."""
+    plain = (nn.ReLU, nn.LeakyReLU, nn.BatchNorm2d, nn.Dropout, nn.MaxPool2d, nets.Leaky)
+    return [type(layer).__name__ for layer in network.modules() if isinstance(layer, plain)]
+
+
+def test_no_activation_norm_or_dropout_is_missing():
+    shape = (1, 28, 28)
+    assert kinds(nets.conv_encoder(shape, 4, 6)) == ["ReLU"] * 3
+    assert kinds(nets.conv_decoder(5, 4, shape)) == ["ReLU"] * 3
+    assert kinds(nets.deconv_decoder(5, (8, 4), shape)) == ["BatchNorm2d", "ReLU"] * 2
+    assert kinds(nets.discriminator(shape, 4)) == ["LeakyReLU"] * 3
+    assert kinds(nets.conv_critic(shape, [4, 8])) == ["Leaky"] * 2
+    assert kinds(nets.Classifier(shape, 7, 4)) == ["ReLU", "MaxPool2d"] * 2 + ["Dropout", "ReLU"]
+    slopes = {layer.negative_slope for layer in nets.discriminator(shape, 4) if isinstance(layer, nn.LeakyReLU)}
+    assert slopes == {0.2}
+
+
 @pytest.mark.parametrize("shape", [(1, 28, 32), (1, 27, 27), (1, 2, 2)])
 def test_images_that_it_cannot_make_are_refused(shape):
     with pytest.raises(ValueError, match=f"{shape[1]}×{shape[2]}"):
@@ -235,6 +264,15 @@ def test_each_decoder_of_a_unet_learns_alone_and_the_encoder_for_all():
     assert network.stem[1].weight.grad.any()
 
 
+def test_each_output_of_a_unet_comes_from_its_own_decoder():
+    network, x = nets.UNet((1, 8, 8), (4, 6), 2, decoders=3), torch.rand(1, 1, 8, 8)
+    before = network(x)
+    with torch.no_grad():
+        network.decoders[1]["head"][1].bias.add_(1)
+    moved = (network(x) != before).flatten(2).any(2)[0].tolist()
+    assert moved == [False, False, True, True, False, False]
+
+
 def test_a_unet_sees_the_whole_image_and_passes_details_by():
     network = nets.UNet((1, 16, 16), (4, 6, 8), 1, blocks=2)
     with torch.no_grad():  # blocks begin as the identity
@@ -252,6 +290,13 @@ def test_a_unet_sees_the_whole_image_and_passes_details_by():
 def test_residual_blocks_begin_as_the_identity():
     x = torch.randn(2, 4, 8, 8)
     assert torch.equal(nets.ResidualBlock(4)(x), x)
+
+
+def test_a_residual_block_is_its_formula():
+    block, x = nets.ResidualBlock(3), torch.randn(2, 3, 5, 5)
+    nn.init.normal_(block.second.weight)
+    expected = x + block.second(block.first(x.clamp(min=0)).clamp(min=0))
+    torch.testing.assert_close(block(x), expected)
 
 
 def test_unets_that_cannot_be_are_refused():

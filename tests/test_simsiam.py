@@ -81,6 +81,13 @@ def test_without_a_predictor_stopping_the_gradient_only_halves_it():
     assert F.cosine_similarity(half, whole, dim=0) < 0.99
 
 
+def test_the_meter_is_that_of_the_first_views_projections():
+    model, x1, x2 = tiny().eval(), photos(8), 0.1 * photos(8, seed=1)
+    losses = model.loss(x1, x2)
+    torch.testing.assert_close(losses["spread"], simsiam.spread(model(x1)[0]).detach())
+    assert not torch.isclose(losses["spread"], simsiam.spread(model(x2)[0]))
+
+
 def test_each_view_meets_batch_norm_alone():
     model, x1, x2 = tiny(), photos(8), photos(8, seed=1)
     before = [p.clone() for p in model(x1)]

@@ -79,6 +79,20 @@ def test_a_step_trains_in_training_mode_even_after_a_careless_evaluation():
     assert step.model[1].num_batches_tracked == 1
 
 
+def test_a_step_runs_its_loss_in_the_precision_asked_for():
+    seen = []
+    for amp in (None, torch.bfloat16):
+        model = nn.Linear(3, 1)
+
+        def loss_fn(x, model=model):
+            y = model(x)
+            seen.append(y.dtype)
+            return {"loss": y.float().mean()}
+
+        GradientStep(model, loss_fn, torch.optim.SGD(model.parameters(), 0.1), amp=amp)((torch.ones(2, 3),))
+    assert seen == [torch.float32, torch.bfloat16]
+
+
 def test_evaluating_restores_each_modules_own_mode():
     model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
     model.train()

@@ -74,6 +74,26 @@ def test_boxes_are_distributed_as_torchvisions():
         assert ((a.mean(0) - b.mean(0)).abs() < 5 * error).all()
 
 
+def test_wide_and_high_crops_are_equally_likely():
+    """The ratio is uniform in its logarithm, whose mean is 0; of a uniform ratio it would be 0.03."""
+    torch.manual_seed(0)
+    boxes = views.Augmentation(scale=(0.2, 0.5)).boxes(20_000, 1000, 1000, torch.device("cpu"))
+    ratio = (boxes[:, 3] / boxes[:, 2]).log()
+    assert abs(ratio.mean()) < 5 * ratio.std() / math.sqrt(20_000)
+    # Uniform from −log 4/3 to log 4/3.
+    assert ratio.std().item() == pytest.approx(math.log(4 / 3) / math.sqrt(3), rel=0.02)
+
+
+def test_an_image_is_jittered_whatever_happens_to_its_neighbours():
+    torch.manual_seed(0)
+    x = torch.full((2000, 3, 2, 2), 0.5)
+    view = views.Augmentation(grey=0.0, jitter=0.5).recolour(x)
+    touched = ((view - x).abs() > 1e-4).flatten(1).any(1).float()
+    assert touched.mean().item() == pytest.approx(0.5, abs=0.05)
+    pairs = torch.corrcoef(torch.stack([touched[0::2], touched[1::2]]))[0, 1]
+    assert abs(pairs) < 5 / math.sqrt(1000)
+
+
 def test_an_image_too_long_for_any_crop_is_taken_whole():
     boxes = views.Augmentation(scale=(0.9, 1.0)).boxes(50, 32, 4, torch.device("cpu"))
     assert (boxes == torch.tensor([0, 0, 32, 4])).all()

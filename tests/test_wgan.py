@@ -301,6 +301,23 @@ def test_a_network_without_a_rate_stands_still(frozen):
     assert moved == [frozen != "learning_rate", frozen != "critic_rate"]
 
 
+def test_the_average_takes_part_in_batch_norms_statistics_slowly_too():
+    step, x = make_step(), torch.rand(6, *SHAPE)
+    step((x,))
+    first = step.ema.module[0][2].running_mean.clone()
+    step((x,))
+    new = step.generator[0][2].running_mean
+    torch.testing.assert_close(step.ema.module[0][2].running_mean, 0.9 * first + 0.1 * new)
+    assert not torch.allclose(first, new)
+
+
+def test_weights_fixed_on_purpose_stay_fixed():
+    step = make_step()
+    step.critic[0].bias.requires_grad_(False)
+    step((torch.rand(6, *SHAPE),))
+    assert not step.critic[0].bias.requires_grad and step.critic[0].weight.requires_grad
+
+
 def test_both_optimizers_are_adam_without_momentum():
     step = make_step()
     for optimizer in (step.generator_optimizer, step.critic_optimizer):
