@@ -130,18 +130,20 @@ def test_numbers_arrays_and_both_ranges_of_pixels_are_the_same_to_it():
 # --- images survive --------------------------------------------------------------------------------
 
 
-def test_a_planes_images_come_back_from_its_still():
+def test_a_planes_images_come_back():
     made, given = a_plane(), images(3, 4, 1, 6, 5)
     for index in range(12):
-        np.testing.assert_array_equal(tile(still_of(made), data_of(made), index), given.flatten(0, 1)[index, 0])
+        image = tile(opened(data_of(made)["sprite"]), data_of(made), index)
+        np.testing.assert_array_equal(image, given.flatten(0, 1)[index, 0])
 
 
-def test_strips_are_rows_of_the_still_in_colour():
+def test_strips_are_rows_of_the_sprite_in_colour():
     made = strips()
     data = data_of(made)
     down = images(3, 3, 4, 4, seed=1).permute(0, 2, 3, 1)
     for step in range(3):
-        np.testing.assert_array_equal(tile(still_of(made), data, 1 * data["columns"] + step), down[step])
+        image = tile(opened(data["sprite"]), data, 1 * data["columns"] + step)
+        np.testing.assert_array_equal(image, down[step])
     assert data["names"] == ["up", "down"] and data["start"] == 1
 
 
@@ -199,7 +201,7 @@ def test_nearest_agrees_with_scikit_learn_and_never_names_the_point_itself():
     np.testing.assert_array_equal(explorer.nearest(codes, 5), expected)
     assert explorer.nearest(codes[:3], 6).shape == (3, 2)
     twins = explorer.nearest(torch.zeros(4, 2), 3)
-    assert not (twins == torch.arange(4)[:, None]).any()
+    assert not (twins == np.arange(4)[:, None]).any()
 
 
 # --- size ------------------------------------------------------------------------------------------
@@ -217,7 +219,10 @@ def test_a_thousand_noisy_images_fit_by_losing_some_detail():
 
 
 def test_what_does_not_fit_is_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"takes [\d,]+ bytes.*20,000 are allowed.*fewer images.*smaller"):
+    with pytest.raises(
+        ValueError,
+        match=r"takes [\d,]+ bytes.*20,000 are allowed.*fewer images.*smaller",
+    ):
         a_map(images=images(3, 3, 64, 64), limit=20_000)
 
 
@@ -227,30 +232,78 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
 @pytest.mark.parametrize(
     ("make", "changes", "message"),
     [
-        (a_plane, {"images": images(3, 4, 6, 5)}, r"images is \(3, 4, 6, 5\).*\(rows, columns, C, H, W\)"),
+        (
+            a_plane,
+            {"images": images(3, 4, 6, 5)},
+            r"images is \(3, 4, 6, 5\).*\(rows, columns, C, H, W\)",
+        ),
         (a_plane, {"images": images(3, 4, 2, 6, 5)}, "C = 1 or 3"),
         (a_plane, {"images": images(1, 4, 1, 6, 5)}, "a grid of 1×4 is no plane"),
-        (a_plane, {"images": torch.full((2, 2, 1, 3, 3), 1.2)}, r"outside \[0, 1\].*clamp"),
-        (a_plane, {"images": torch.full((2, 2, 1, 3, 3), torch.nan)}, r"outside \[0, 1\]"),
-        (a_plane, {"images": torch.zeros(2, 2, 1, 3, 3, dtype=torch.long)}, "or give uint8"),
+        (
+            a_plane,
+            {"images": torch.full((2, 2, 1, 3, 3), 1.2)},
+            r"outside \[0, 1\].*clamp",
+        ),
+        (
+            a_plane,
+            {"images": torch.full((2, 2, 1, 3, 3), torch.nan)},
+            r"outside \[0, 1\]",
+        ),
+        (
+            a_plane,
+            {"images": torch.zeros(2, 2, 1, 3, 3, dtype=torch.long)},
+            "or give uint8",
+        ),
         (a_plane, {"extent": (3, -1, -2, 2)}, "must rise from left to right"),
         (a_plane, {"points": torch.zeros(3, 3)}, r"points is \(3, 3\).*\(N, 2\)"),
         (a_plane, {"points": torch.full((3, 2), torch.inf)}, "finite"),
         (a_plane, {"classes": None}, "labels and classes go together"),
-        (a_plane, {"labels": torch.tensor([0, 1])}, r"labels is \(2,\).*\(3,\), one per point"),
-        (a_plane, {"labels": torch.tensor([0, 1, 3])}, "labels go from 0 to 3, but there are 3 classes"),
+        (
+            a_plane,
+            {"labels": torch.tensor([0, 1])},
+            r"labels is \(2,\).*\(3,\), one per point",
+        ),
+        (
+            a_plane,
+            {"labels": torch.tensor([0, 1, 3])},
+            "labels go from 0 to 3, but there are 3 classes",
+        ),
         (strips, {"rows": {}}, "rows is empty"),
-        (strips, {"rows": {"up": images(3, 3, 4, 4), "down": images(3, 1, 4, 4)}}, "rows.*down.*need one shape"),
-        (strips, {"positions": [0, 1]}, r"rows\['up'\] is \(3, 3, 4, 4\).*each of the 2 positions"),
+        (
+            strips,
+            {"rows": {"up": images(3, 3, 4, 4), "down": images(3, 1, 4, 4)}},
+            "rows.*down.*need one shape",
+        ),
+        (
+            strips,
+            {"positions": [0, 1]},
+            r"rows\['up'\] is \(3, 3, 4, 4\).*each of the 2 positions",
+        ),
         (strips, {"start": 3}, "start=3"),
-        (strips, {"numbers": {"up": [1, 2, 3]}}, "numbers must hold 3 numbers for each of: up, down"),
+        (
+            strips,
+            {"numbers": {"up": [1, 2, 3]}},
+            "numbers must hold 3 numbers for each of: up, down",
+        ),
         (strips, {"numbers": {"up": [1, 2], "down": [1, 2]}}, "numbers must hold 3"),
         (a_map, {"images": images(2, 1, 4, 4)}, "3 points and 2 images"),
-        (a_map, {"neighbours": torch.zeros(3, 1)}, r"neighbours is \(3, 1\): give whole numbers"),
-        (a_map, {"neighbours": torch.tensor([[1], [2], [3]])}, "indices go from 0 to 2"),
         (
             a_map,
-            {"points": torch.zeros(1001, 2), "images": images(1001, 1, 1, 1), "labels": torch.zeros(1001).long()},
+            {"neighbours": torch.zeros(3, 1)},
+            r"neighbours is \(3, 1\): give whole numbers",
+        ),
+        (
+            a_map,
+            {"neighbours": torch.tensor([[1], [2], [3]])},
+            "indices go from 0 to 2",
+        ),
+        (
+            a_map,
+            {
+                "points": torch.zeros(1001, 2),
+                "images": images(1001, 1, 1, 1),
+                "labels": torch.zeros(1001).long(),
+            },
             "1001 points: give 2 to 1000",
         ),
     ],
@@ -258,6 +311,23 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
 def test_what_cannot_be_meant_is_refused(make, changes, message):
     with pytest.raises(ValueError, match=message):
         make(**changes)
+
+
+# --- two beside each other -------------------------------------------------------------------------
+
+
+def test_two_explorers_share_one_script_and_carry_their_titles():
+    first, second = a_plane(), a_plane(title="<b>Another")
+    both = explorer.beside(first, second)
+    assert both.html.count("<script data-explorer-code>") == 1
+    assert both.html.count('<script type="application/json"') == 2
+    assert both.html.rstrip().endswith("</script>"), "the script finds what stands before it"
+    assert ">A plane</p>" in both.html and ">&lt;b>Another</p>" in both.html.replace("&gt;", ">")
+    assert repr(both) == "Explorer: A plane, <b>Another"
+
+
+def test_points_have_their_classes_colours():
+    assert data_of(a_plane())["colors"] == plots.class_colors(3)
 
 
 # --- the script ------------------------------------------------------------------------------------
@@ -282,7 +352,10 @@ def test_a_merged_page_has_todays_script():
 
     html = a_map().html
     old = html.replace(embed.script(), "<script data-explorer-code>older</script>")
-    cell = new_code_cell("1", outputs=[new_output("execute_result", data={"text/html": old}, execution_count=1)])
+    cell = new_code_cell(
+        "1",
+        outputs=[new_output("execute_result", data={"text/html": old}, execution_count=1)],
+    )
     executed = new_notebook(cells=[cell])
     source = new_notebook(cells=[new_code_cell("1")])
     page = book.merge(source, nbformat.from_dict(executed))

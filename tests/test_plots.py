@@ -1,14 +1,23 @@
+import base64
 import io
+import itertools
+import subprocess
+import sys
 
-import imageio.v3 as iio
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import seaborn as sns
 import torch
+from matplotlib.text import Text
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from lib.report import plots
+from lib import data
+from lib.files import ROOT
+from lib.report import pixels, plots
 
 
 @pytest.fixture(autouse=True)
@@ -36,21 +45,6 @@ def test_each_row_of_a_grid_carries_its_label():
     assert [ax.get_ylabel() for ax in fig.axes] == ["input", "AE"]
 
 
-def test_a_walk_goes_there_and_back_and_rests_at_its_ends():
-    moments = torch.linspace(0, 1, 5)[:, None, None, None, None].expand(5, 2, 1, 8, 8)
-    shown = plots.walk_gif({"AE": moments, "VAE": moments}, hold=500, step=50)
-    frames = iio.imread(io.BytesIO(shown.data), index=None)
-    assert len(frames) == 8
-    brightness = frames[:, 10, -10, 0].astype(int)
-    assert (np.diff(brightness[:5]) > 0).all() and (np.diff(brightness[4:]) < 0).all()
-    with Image.open(io.BytesIO(shown.data)) as gif:
-        durations = []
-        for number in range(gif.n_frames):
-            gif.seek(number)
-            durations.append(gif.info["duration"])
-    assert durations == [500, 50, 50, 50, 500, 50, 50, 50]
-
-
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_classes_are_named_at_their_centres(dimensions):
     ax = plt.figure().add_subplot(projection="3d" if dimensions == 3 else None)
@@ -66,13 +60,142 @@ def test_a_distance_is_written_once_per_pair():
     assert sorted(text.get_text() for text in ax.texts) == ["1.0", "2.0", "3.0"]
 
 
+def test_every_class_has_one_colour():
+    assert plots.class_colors(3) == plots.class_colors(10)[:3] == plots.PALETTE[:3]
+    assert list(sns.color_palette("colorblind").as_hex()) == plots.PALETTE
+    assert len(set(plots.class_colors(14))) == 14
+
+
+def test_panels_share_one_row_of_class_colours():
+    z = np.random.default_rng(0).normal(size=(60, 2))
+    names = ["a", "b", "c"]
+    fig = plots.scatter_row(
+        {"AE": z, "VAE": torch.from_numpy(z)},
+        np.arange(60) % 3,
+        names,
+        {"AE": "first"},
+        2.4,
+    )
+    assert [ax.get_title() for ax in fig.axes] == ["first", "VAE"]
+    assert not any(ax.texts for ax in fig.axes), "a small panel has no room for names"
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == names
+    assert fig.axes[0].patches[0].radius == 2.4
+
+
+def overlapping(boxes):
+    return [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
+def extents(ax, texts):
+    ax.figure.canvas.draw()
+    found = [text for text in ax.texts if text.get_text() in texts]
+    assert len(found) == len(texts)
+    return [Text.get_window_extent(text) for text in found]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_of_points_lie_apart_and_inside(seed):
+    plots.use_style()
+    _, ax = plt.subplots()
+    points = np.random.default_rng(seed).normal(size=(14, 2))
+    points[1::2] = points[::2] + 0.03
+    ax.plot(*points.T, "o-")
+    texts = [f"σ = {i}, long" for i in range(14)]
+    plots.label_points(ax, points, texts)
+    boxes = extents(ax, texts)
+    assert not overlapping(boxes)
+    frame = ax.get_window_extent()
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+    assert all(frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
+
+
+def test_labels_keep_clear_of_the_curve_where_they_can():
+    _, ax = plt.subplots()
+    ax.plot([0, 1], [0, 1])
+    note, *_ = plots.label_points(ax, [[0.5, 0.5]], ["middle"])
+    ax.figure.canvas.draw()
+    box = Text.get_window_extent(note)
+    line = ax.transData.transform(np.linspace([0, 0], [1, 1], 500))
+    assert not any(box.contains(x, y) for x, y in line)
+
+
+def test_curves_are_named_at_their_ends_apart():
+    plots.use_style()
+    _, ax = plt.subplots()
+    steps = np.arange(10)
+    runs = np.stack([steps, steps + 2.0])
+    plots.curves(ax, {"AE": (steps, runs), "VAE": (steps, steps + 1.0), "other": (steps, -steps)})
+    assert not overlapping(extents(ax, ["AE", "VAE", "other"]))
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), steps + 1)
+    assert len(ax.collections) == 1, "a band where there are runs"
+    used = [line.get_color() for line in ax.lines]
+    assert used[:2] == [plots.COLORS["AE"], plots.COLORS["VAE"]]
+    assert used[2] not in plots.COLORS.values()
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_dots_carry_their_values_inside_the_axes(scale):
+    plots.use_style()
+    _, ax = plt.subplots()
+    ax.set_xscale(scale)
+    plots.dots(ax, ["AE", "VAE", "PCA"], [3, 20, 1], [0.5, 4, np.nan])
+    boxes = extents(
+        ax, ["3.00\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}0.50", "20.0\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}4.0", "1.00"]
+    )
+    assert max(box.x1 for box in boxes) <= ax.get_window_extent().x1
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["AE", "VAE", "PCA"]
+    assert boxes[0].y0 > boxes[1].y0 > boxes[2].y0, "the first is on top"
+
+
+def test_figures_need_no_torch_and_little_time():
+    code = "import sys, lib.report.plots, lib.report.explorer, lib.report.player;"
+    code += "sys.exit(bool({'torch', 'seaborn', 'pandas'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_pixels_become_the_same_bytes_as_everywhere():
+    x = torch.cat([torch.linspace(-0.2, 1.2, 4001), torch.arange(511) / 510])
+    np.testing.assert_array_equal(pixels.to_bytes(x), data.to_bytes(x))
+    np.testing.assert_array_equal(pixels.to_bytes(x.numpy()), data.to_bytes(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32])
+def test_tensors_are_taken_as_arrays(dtype):
+    x = torch.ones(2, 3, dtype=dtype)
+    x = x.requires_grad_() if dtype.is_floating_point else x
+    assert pixels.as_array(x).tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_a_users_own_settings_reach_no_figure(tmp_path, monkeypatch):
+    (tmp_path / "matplotlibrc").write_text("backend: svg\nlines.linewidth: 9\n")
+    (tmp_path / "profile_default").mkdir()
+    (tmp_path / "profile_default" / "ipython_config.py").write_text(
+        "c = get_config()\nc.InlineBackend.figure_formats = {'svg'}\n"
+    )
+    monkeypatch.setenv("MATPLOTLIBRC", str(tmp_path))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    code = "from lib.report import plots; plots.use_style()\n"
+    code += "plt = plots.plt; plt.plot([0, 1]); print(plt.rcParams['lines.linewidth'])"
+    cells = [new_code_cell(code), new_code_cell("fig, ax = plt.subplots()")]
+    notebook = new_notebook(cells=cells)
+    NotebookClient(notebook, resources={"metadata": {"path": ROOT}}).execute()
+    printed = [output.text for output in cells[0].outputs if output.output_type == "stream"]
+    assert printed == ["1.5\n"]
+    for cell in notebook.cells:
+        images = [output.data for output in cell.outputs if output.output_type == "display_data"]
+        assert ["image/png" in image and "image/svg+xml" not in image for image in images] == [True]
+        png = Image.open(io.BytesIO(base64.b64decode(images[0]["image/png"])))
+        assert png.size == (1125, 540), "as wide as it was asked for"
+
+
 def test_figures_come_out_on_white_ground():
     plots.use_style()
     assert matplotlib.rcParams["savefig.facecolor"] == "white"
     assert matplotlib.rcParams["font.size"] >= 11
 
 
-# --- chapter 3 -------------------------------------------------------------------------------------
+# --- chapter 3 -----------------------------------------------------------------------
 
 
 def test_captions_stand_over_the_middle_of_their_columns():
@@ -92,7 +215,7 @@ def test_long_row_labels_stay_on_the_figure():
     plt.close(fig)
 
 
-# --- chapter 4 -------------------------------------------------------------------------------------
+# --- chapter 4 -----------------------------------------------------------------------
 
 
 def test_a_grid_fills_its_last_row_with_white():

@@ -1,5 +1,5 @@
 // Brings the explorers of a page to life. Python has written, for each, a host with a still image in it and,
-// after it, its data as JSON; see lib/explorer.py. Runs once per explorer, finds those not done yet.
+// after it, its data as JSON; see lib/report/embed.py. Runs once per explorer, finds those not done yet.
 (() => {
   "use strict";
   const LOOKS = __LOOKS__;
@@ -14,6 +14,20 @@
   const number = (value, digits) => value.toFixed(digits).replace("-", "−");
   const plain = (value) => String(value).replace("-", "−");
   const colored = (element, color) => (element.style.setProperty("--color", color), element);
+
+  // --- light and dark -----------------------------------------------------------------------------
+
+  /** As the page says, or JupyterLab; a page that says nothing is light. */
+  const isDark = () => {
+    const { theme } = document.documentElement.dataset;
+    const { jpThemeLight } = document.body.dataset;
+    return theme ? theme === "dark" : jpThemeLight === "false";
+  };
+  const onTheme = (change) => {
+    const watch = new MutationObserver(change);
+    watch.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    watch.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+  };
 
   // --- images -------------------------------------------------------------------------------------
 
@@ -57,8 +71,9 @@
     const resize = () => {
       const full = Math.floor(pane.clientWidth);
       const scale = window.devicePixelRatio || 1;
-      if (!full || (full === view.full && scale === view.scale)) return;
-      Object.assign(view, { full, scale, width: full - margin.left - margin.right });
+      const dark = isDark();
+      if (!full || (full === view.full && scale === view.scale && dark === view.dark)) return;
+      Object.assign(view, { full, scale, dark, width: full - margin.left - margin.right });
       view.height = Math.round(view.width / ratio);
       const tall = view.height + margin.top + margin.bottom;
       for (const target of [canvas, ground]) {
@@ -68,9 +83,11 @@
       canvas.style.height = `${tall}px`;
       const context = ground.getContext("2d");
       context.scale(scale, scale);
-      context.fillStyle = "#fff";
+      const looks = getComputedStyle(pane);
+      for (const name of ["ground", "ink", "grid"]) view[name] = looks.getPropertyValue(`--${name}`).trim();
+      context.fillStyle = view.ground;
       context.fillRect(0, 0, full, tall);
-      context.font = `${getComputedStyle(pane).fontSize} ${getComputedStyle(pane).fontFamily}`;
+      context.font = `${looks.fontSize} ${looks.fontFamily}`;
       paint(context, view);
       view.redraw();
     };
@@ -80,6 +97,7 @@
       return [(event.clientX - box.left - view.left) / view.width, (event.clientY - box.top - view.top) / view.height];
     };
     new ResizeObserver(resize).observe(pane);
+    onTheme(() => requestAnimationFrame(resize)); // once the box has its new colours
     return view;
   };
 
@@ -95,7 +113,7 @@
 
   const paintDots = (context, data, view) => {
     const radius = clamp(60 / Math.sqrt(data.x.length), 2, 4);
-    context.globalAlpha = 0.65;
+    context.globalAlpha = view.dark ? 0.85 : 0.65; // the palette is darker than a dark ground asks for
     for (let i = 0; i < data.x.length; i++) {
       context.fillStyle = data.colors[data.labels[i]];
       disc(context, ...place(data, view, i), radius);
@@ -174,8 +192,8 @@
     };
 
     const paint = (context, view) => {
-      context.fillStyle = "#1a1a1a";
-      context.strokeStyle = "#e6e6e6";
+      context.fillStyle = view.ink;
+      context.strokeStyle = view.grid;
       context.textAlign = "center";
       context.textBaseline = "top";
       for (const [value, text] of ticks(left, right)) {
@@ -192,7 +210,7 @@
       }
       context.textAlign = "center";
       context.textBaseline = "bottom";
-      context.fillText(data.axes[0], view.left + view.width / 2, view.top + view.height + 50);
+      context.fillText(data.axes[0], view.left + view.width / 2, view.top + view.height + 44);
       context.save();
       context.translate(2, view.top + view.height / 2);
       context.rotate(-Math.PI / 2);
@@ -214,7 +232,7 @@
     };
     const view = map(
       "drag", `${data.title}. Arrow keys move the marked place.`, "help",
-      (right - left) / (top - bottom), { left: 50, right: 10, top: 8, bottom: 52 }, paint, mark,
+      (right - left) / (top - bottom), { left: 50, right: 10, top: 8, bottom: 46 }, paint, mark,
     );
 
     /** Draws one row's two images, weighted, on a canvas of a tile's size. */
@@ -376,9 +394,106 @@
     show(chosen);
   };
 
+  // --- player: frames to play, pause and scrub ----------------------------------------------------
+
+  const framesOf = async (data) => {
+    const frames = await Promise.all(data.frames.map(load));
+    const picture = make("canvas", { class: "tile film", width: data.width, height: data.height, "aria-hidden": "true" });
+    picture.style.maxWidth = `${data.width / data.density}px`;
+    return { screen: picture, picture, paint: (frame) => picture.getContext("2d").drawImage(frames[frame], 0, 0) };
+  };
+
+  /** Rows of images, their labels beside them as text. */
+  const rowsOf = (data, sprite) => {
+    const [gap, lines] = [2, data.rows.length];
+    const [right, down] = [data.width + gap, data.height + gap];
+    const picture = make("canvas", {
+      class: "tile walk", width: data.columns * right - gap, height: lines * down - gap, "aria-hidden": "true",
+    });
+    picture.style.maxWidth = `${6 * picture.width}px`;
+    const context = picture.getContext("2d");
+    const paint = (frame) => {
+      for (let i = 0; i < lines * data.columns; i++) {
+        const [column, line] = [i % data.columns, Math.floor(i / data.columns)];
+        context.setTransform(1, 0, 0, 1, column * right, line * down);
+        draw(context, data, sprite, frame * lines * data.columns + i);
+      }
+    };
+    const labels = make("div", { class: "labels" }, ...data.rows.map((row) => make("span", {}, row)));
+    return { screen: make("div", { class: "rows" }, labels, picture), picture, paint };
+  };
+
+  const player = async (data, sprite, box, host) => {
+    const { screen, picture, paint } = await (data.rows ? rowsOf : framesOf)(data, sprite);
+    const last = data.labels.length - 1;
+    const button = make("button", { type: "button", class: "play" });
+    const slider = make("input", { type: "range", min: "0", max: String(last), step: "1", "aria-label": data.title });
+    const value = make("span", { class: "value", "aria-hidden": "true" });
+    let [at, way, timer, onceOnly] = [data.start, 1, 0, false];
+
+    const show = (frame) => {
+      at = clamp(frame, 0, last);
+      paint(at);
+      slider.value = String(at);
+      slider.setAttribute("aria-valuetext", data.labels[at]);
+      value.textContent = data.labels[at];
+    };
+    const name = () => {
+      button.textContent = timer ? "Pause" : "Play";
+      button.classList.toggle("playing", Boolean(timer));
+    };
+    const pause = () => {
+      clearTimeout(timer);
+      timer = 0;
+      name();
+    };
+    const turned = () => (at === 0 && way < 0) || (at === last && (way > 0 || !data.back));
+    const advance = () => {
+      if (turned() && onceOnly && (at === 0 || !data.back)) return pause();
+      if (turned() && data.back) way = -way;
+      show(turned() ? 0 : at + way);
+      wait();
+    };
+    const wait = () => (timer = setTimeout(advance, 1000 * (data.step + (at === 0 || at === last ? data.hold : 0))));
+    const play = (once) => {
+      onceOnly = once;
+      if (once) [way] = [1, show(0)];
+      wait();
+      name();
+    };
+
+    // What a reader does ends what the player began by itself.
+    const watch = new IntersectionObserver(([entry]) => {
+      if (!entry.isIntersecting) pause();
+      else if (!timer) play(true);
+    }, { threshold: 0.6 });
+    const taken = () => watch.disconnect();
+    const toggle = () => (taken(), timer ? pause() : play(false));
+    const step = (frame) => (taken(), pause(), show(frame));
+    button.addEventListener("click", toggle);
+    picture.addEventListener("click", toggle);
+    slider.addEventListener("input", () => step(Number(slider.value)));
+    box.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.altKey || event.metaKey) return;
+      const space = event.key === " ";
+      if (!space && !(event.key in ARROWS || event.key === "Home" || event.key === "End")) return;
+      event.stopPropagation(); // a notebook editor would change cells
+      if (event.target === button ? space : !space && event.target === slider) return; // the browser does it
+      event.preventDefault();
+      if (space) return event.repeat || toggle();
+      step({ Home: 0, End: last }[event.key] ?? at + Math.sign(ARROWS[event.key][0] - ARROWS[event.key][1]));
+    });
+    slider.addEventListener("focus", taken);
+    box.append(screen, make("div", { class: "controls" }, button, slider, value));
+    show(data.start);
+    name();
+    if (!matchMedia("(prefers-reduced-motion: reduce)").matches) watch.observe(host);
+    addEventListener("beforeprint", pause);
+  };
+
   // --- start --------------------------------------------------------------------------------------
 
-  const KINDS = { plane, strips, scatter };
+  const KINDS = { plane, strips, scatter, player };
 
   const start = async (host) => {
     const mark = host.dataset.explorer;
@@ -386,7 +501,10 @@
     const data = JSON.parse(source.textContent);
     const sprite = await load(data.sprite || host.querySelector("img").src);
     const box = make("div", { class: "box", role: "group", "aria-label": data.title });
-    KINDS[data.kind](data, sprite, box);
+    await KINDS[data.kind](data, sprite, box, host);
+    const light = () => box.classList.toggle("dark", isDark());
+    light();
+    onTheme(light);
     // From here on the host shows its shadow; the still image comes back through the slot, on paper.
     host.attachShadow({ mode: "open" }).append(make("style", {}, LOOKS), box, make("slot"));
   };

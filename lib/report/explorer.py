@@ -1,31 +1,21 @@
-"""Pictures to explore: an image for every place of a plane, every step of a slider, every point of a scatter plot.
+"""Pictures to explore: an image for every place, every step, every point.
 
-Each function takes arrays and returns an :class:`Explorer`, which a notebook cell displays when it is the cell's last
-expression. It is one piece of HTML that needs nothing else: its images lie inside it as one large image, and its
-behaviour and looks (``explorer.js``, ``explorer.css``) are written into it. It answers to mouse, touch and arrow
-keys. Where no script runs, on paper too, a still image stands in its place.
+Each function takes arrays and returns an :class:`~lib.report.embed.Explorer`, which a
+notebook cell displays when it is the cell's last expression. It answers to mouse,
+touch and arrow keys. Where no script runs, on paper too, a still image stands in its
+place.
 """
 
-import base64
-import hashlib
 import html
-import io
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import seaborn as sns
-import torch
 from matplotlib.figure import Figure
-from PIL import Image
-from torch import Tensor
 
-from lib.report import embed, plots
-
-LIMIT = 700_000
-"""Bytes of HTML that one explorer may take."""
+from lib.report import embed, pixels, plots
+from lib.report.embed import LIMIT, Explorer
 
 MOST_POINTS = 1000
 """Points that a scatter plot may have: each brings its image along."""
@@ -33,30 +23,21 @@ MOST_POINTS = 1000
 TILE = 64
 """Pixels: images with a longer side are reduced to it."""
 
-Array = Tensor | np.ndarray
+STILL_DPI = 120
+"""Dots per inch of still images: sharp enough on paper."""
+
+Extent = tuple[float, float, float, float]
+"""(left, right, bottom, top)."""
 
 
-class Explorer:
-    """An interactive picture; displayed by a notebook as HTML, by a terminal as its title."""
-
-    def __init__(self, title: str, html: str) -> None:
-        self.title, self.html = title, html
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def __repr__(self) -> str:
-        return f"Explorer: {self.title}"
-
-
-# --- the three pictures ----------------------------------------------------------------------------
+# --- the pictures ------------------------------------------------------------------
 
 
 def plane(
-    images: Array,
-    extent: tuple[float, float, float, float],
-    points: Array | None = None,
-    labels: Array | None = None,
+    images: Any,
+    extent: Extent,
+    points: Any = None,
+    labels: Any = None,
     classes: Sequence[str] | None = None,
     *,
     title: str,
@@ -67,37 +48,46 @@ def plane(
     """A plane of codes to move over, and the image that is decoded there.
 
     ``images``
-        Decoded images (rows, columns, C, H, W) of a :func:`lattice` over ``extent``, pixels in [0, 1] or uint8.
-        Between them the four nearest are blended.
+        Decoded images (rows, columns, C, H, W) of a :func:`lattice` over ``extent``,
+        pixels in [0, 1] or uint8. Between them the four nearest are blended.
     ``extent``
         (left, right, bottom, top) of the plane, in the codes' unit.
     ``points``, ``labels``, ``classes``
-        Codes (N, 2) to draw on the plane, their classes (N,) and the classes' names. Points outside are left out.
+        Codes (N, 2) to draw on the plane, their classes (N,) and the classes' names.
+        Points outside are left out.
     ``title``, ``axes``, ``noun``
-        What the picture is, its axes, and what a point is: words for the picture and for those who hear it.
+        What the picture is, its axes, and what a point is: words for the picture and
+        for those who hear it.
 
     Raises ValueError for shapes that do not fit, and for more than ``limit`` bytes.
     """
     stack = _images("images", images, 5)
     rows, columns = stack.shape[:2]
     if rows < 2 or columns < 2:
-        raise ValueError(f"images: a grid of {rows}×{columns} is no plane; decode a lattice of 2×2 codes or more.")
-    left, right, bottom, top = map(float, extent)
+        raise ValueError(
+            f"images: a grid of {rows}×{columns} is no plane; decode a lattice of "
+            "2×2 codes or more."
+        )
+    left, right, bottom, top = bounds = tuple(map(float, extent))
     if not (left < right and bottom < top):
         raise ValueError(
-            f"extent={tuple(extent)}: (left, right, bottom, top) must rise from left to right and bottom to top."
+            f"extent={tuple(extent)}: (left, right, bottom, top) must rise from left "
+            "to right and bottom to top."
         )
-    data = {"kind": "plane", "extent": [left, right, bottom, top], "axes": list(axes), "noun": noun}
+    data = {"kind": "plane", "extent": list(bounds), "axes": list(axes), "noun": noun}
     if points is not None:
         flat, label, names = _labelled(points, labels, classes)
-        inside = (flat[:, 0] >= left) & (flat[:, 0] <= right) & (flat[:, 1] >= bottom) & (flat[:, 1] <= top)
-        data |= _points(flat[inside], label[inside], names, (left, right, bottom, top))
-    sprite = _Sprite(stack.flatten(0, 1), columns)
-    return _build(title, data, sprite, None, f"{title}: {rows} rows of {columns} decoded images.", limit)
+        x, y = flat.T
+        inside = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
+        data |= _points(flat[inside], label[inside], names, bounds)
+    tiles, sprite = _sprite(stack.reshape(-1, *stack.shape[2:]), columns)
+    still = _still_plane(sprite, bounds, axes)
+    alt = f"{title}: {rows} rows of {columns} decoded images."
+    return embed.build(title, data | tiles, _uris(sprite), *still, alt, limit)
 
 
 def strips(
-    rows: Mapping[str, Array],
+    rows: Mapping[str, Any],
     positions: Sequence[float],
     unit: str,
     numbers: Mapping[str, Sequence[float]] | None = None,
@@ -112,32 +102,45 @@ def strips(
     ``rows``
         Images (n, C, H, W) per direction, pixels in [0, 1] or uint8, all of one shape.
     ``positions``, ``unit``
-        Where the n steps lie along the direction, and in what unit, such as "σ" ("" for none).
+        Where the n steps lie along the direction, and in what unit, such as "σ" (""
+        for none).
     ``numbers``, ``number_name``
-        n numbers per direction, such as a critic's score, shown beside the image under this name.
+        n numbers per direction, such as a critic's score, shown beside the image under
+        this name.
     ``title``, ``start``
         What the picture is; the step that is shown first, by default the middle one.
 
     Raises ValueError for shapes that do not fit, and for more than ``limit`` bytes.
     """
     if not rows:
-        raise ValueError("rows is empty: give images (n, C, H, W) for one direction or more.")
-    stacks = {label: _images(f"rows[{label!r}]", images, 4) for label, images in rows.items()}
+        raise ValueError(
+            "rows is empty: give images (n, C, H, W) for one direction or more."
+        )
+    stacks = {
+        label: _images(f"rows[{label!r}]", images, 4) for label, images in rows.items()
+    }
     shape = next(iter(stacks.values())).shape
     count = len(positions)
     start = count // 2 if start is None else start
     for label, stack in stacks.items():
         if stack.shape != shape or len(stack) != count:
             raise ValueError(
-                f"rows[{label!r}] is {tuple(stack.shape)}: all directions need one shape, "
-                f"here {(count, *shape[1:])}, with an image for each of the {count} positions."
+                f"rows[{label!r}] is {stack.shape}: all directions need one shape, "
+                f"here {(count, *shape[1:])}, with an image for each of the {count} "
+                "positions."
             )
     if count < 2 or not 0 <= start < count:
-        raise ValueError(f"{count} positions, start={start}: give two positions or more, and start at one of them.")
+        raise ValueError(
+            f"{count} positions, start={start}: give two positions or more, and start "
+            "at one of them."
+        )
     if numbers is not None and (
-        numbers.keys() != stacks.keys() or any(len(values) != count for values in numbers.values())
+        numbers.keys() != stacks.keys()
+        or any(len(values) != count for values in numbers.values())
     ):
-        raise ValueError(f"numbers must hold {count} numbers for each of: {', '.join(stacks)}.")
+        raise ValueError(
+            f"numbers must hold {count} numbers for each of: {', '.join(stacks)}."
+        )
     data = {
         "kind": "strips",
         "names": list(stacks),
@@ -147,33 +150,37 @@ def strips(
         "numbers": numbers and [_rounded(numbers[label]) for label in stacks],
         "number_name": number_name,
     }
-    sprite = _Sprite(torch.cat(list(stacks.values())), count)
+    tiles, sprite = _sprite(np.concatenate(list(stacks.values())), count)
+    still = _still_strips(stacks, data["positions"], unit)
     span = f"from {positions[0]:g} to {positions[-1]:g} {unit}".rstrip()
-    alt = f"{title}: {count} images a row, {span}. Rows from the top: {', '.join(stacks)}."
-    return _build(title, data, sprite, None, alt, limit)
+    alt = f"{title}: images {span}. Rows from the top: {', '.join(stacks)}."
+    return embed.build(title, data | tiles, _uris(sprite), *still, alt, limit)
 
 
 def scatter(
-    points: Array,
-    images: Array,
-    labels: Array,
+    points: Any,
+    images: Any,
+    labels: Any,
     classes: Sequence[str],
-    neighbours: Array | None = None,
+    neighbours: Any = None,
     *,
     title: str,
     noun: str = "image",
     near: str = "nearest in code space",
     limit: int = LIMIT,
 ) -> Explorer:
-    """Points in the plane, such as a t-SNE map; the one that is pointed at shows its image and its neighbours.
+    """Points in the plane, such as a t-SNE map.
+
+    The one that is pointed at shows its image and its neighbours.
 
     ``points``, ``images``, ``labels``, ``classes``
-        Places (N, 2) of at most 1,000 images (N, C, H, W), pixels in [0, 1] or uint8, their classes (N,) and the
-        classes' names.
+        Places (N, 2) of at most 1,000 images (N, C, H, W), pixels in [0, 1] or uint8,
+        their classes (N,) and the classes' names.
     ``neighbours``
-        Indices (N, k), nearest first, as from :func:`nearest`. They are found where the codes are, not in the plane.
+        Indices (N, k), nearest first, as from :func:`nearest`. They are found where
+        the codes are, not in the plane.
     ``title``, ``noun``, ``near``
-        What the picture is, what a point is, and in what sense the neighbours are near.
+        What the picture is, what a point is, and in what sense neighbours are near.
 
     Raises ValueError for shapes that do not fit, and for more than ``limit`` bytes.
     """
@@ -181,176 +188,209 @@ def scatter(
     flat, label, names = _labelled(points, labels, classes)
     count = len(stack)
     if len(flat) != count:
-        raise ValueError(f"{len(flat)} points and {count} images: give one image per point.")
+        raise ValueError(
+            f"{len(flat)} points and {count} images: give one image per point."
+        )
     if not 2 <= count <= MOST_POINTS:
-        raise ValueError(f"{count} points: give 2 to {MOST_POINTS}, for instance the first ones.")
-    low, high = flat.amin(0).tolist(), flat.amax(0).tolist()
+        raise ValueError(
+            f"{count} points: give 2 to {MOST_POINTS}, for instance the first ones."
+        )
+    (left, bottom), (right, top) = flat.min(0).tolist(), flat.max(0).tolist()
     data = {"kind": "scatter", "noun": noun, "near": near}
-    data |= _points(flat, label, names, (low[0], high[0], low[1], high[1]))
+    data |= _points(flat, label, names, (left, right, bottom, top))
     if neighbours is not None:
-        index = torch.as_tensor(neighbours)
-        if index.ndim != 2 or len(index) != count or index.is_floating_point():
-            raise ValueError(f"neighbours is {tuple(index.shape)}: give whole numbers (N, k) with N = {count}.")
-        if index.numel() and not (index.min() >= 0 and index.max() < count):
-            raise ValueError(f"neighbours point outside of the {count} images: indices go from 0 to {count - 1}.")
+        index = pixels.as_array(neighbours)
+        whole = np.issubdtype(index.dtype, np.integer)
+        if index.ndim != 2 or len(index) != count or not whole:
+            raise ValueError(
+                f"neighbours is {index.shape}: give whole numbers (N, k) with "
+                f"N = {count}."
+            )
+        if index.size and not (index.min() >= 0 and index.max() < count):
+            raise ValueError(
+                f"neighbours point outside of the {count} images: indices go from 0 "
+                f"to {count - 1}."
+            )
         data["neighbours"] = index.tolist()
-    sprite = _Sprite(stack, math.ceil(math.sqrt(count)))
-    still = _map(flat.numpy(), label.numpy(), names)
-    return _build(title, data, sprite, still, f"{title}: a scatter plot, coloured by class.", limit)
+    tiles, sprite = _sprite(stack, math.ceil(math.sqrt(count)))
+    still = _still_scatter(flat, label, names)
+    alt = f"{title}: a scatter plot, coloured by class."
+    return embed.build(title, data | tiles, _uris(sprite), *still, alt, limit)
 
 
-def lattice(extent: tuple[float, float, float, float], rows: int, columns: int) -> Tensor:
-    """Codes (rows, columns, 2) over (left, right, bottom, top), in the order that :func:`plane` wants: top first."""
-    left, right, bottom, top = extent
-    down, across = torch.linspace(top, bottom, rows), torch.linspace(left, right, columns)
-    return torch.stack([across.expand(rows, columns), down[:, None].expand(rows, columns)], dim=-1)
+def beside(first: Explorer, second: Explorer) -> Explorer:
+    """Two explorers side by side under their titles; on a phone one below the other."""
+    script = embed.script()
+    # Two columns fit into the page's; each needs 20 rem before it is better alone.
+    items = "".join(
+        '<div style="flex: 1 1 20rem; min-width: 0; max-width: 100%">'
+        f'<p style="margin: 0 0 0.4rem; font-weight: 600">{html.escape(one.title)}</p>'
+        f"{one.html.replace(script, '')}</div>\n"
+        for one in (first, second)
+    )
+    # One copy of the script wakes both; it comes after the last of them.
+    piece = (
+        '<div class="lwl-beside" style="display: flex; flex-wrap: wrap; gap: 1rem">\n'
+        f"{items}</div>\n{script}\n"
+    )
+    return Explorer(f"{first.title}, {second.title}", piece)
 
 
-def nearest(codes: Array, k: int) -> Tensor:
-    """For each of N codes (N, D) the indices (N, k) of its nearest others by Euclidean distance, nearest first.
+# --- what they are made from ---------------------------------------------------------
 
-    For cosine similarity, give codes of length 1. There are N − 1 others, so k is at most that.
+
+def lattice(extent: Extent, rows: int, columns: int) -> np.ndarray:
+    """Codes float32 (rows, columns, 2) over (left, right, bottom, top).
+
+    They are in the order that :func:`plane` wants: top row first.
     """
-    z = torch.as_tensor(codes).double().cpu()
-    distance = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
-    return distance.argsort(dim=1, stable=True)[:, : min(k, len(z) - 1)]
+    left, right, bottom, top = extent
+    across = np.linspace(left, right, columns, dtype=np.float32)
+    down = np.linspace(top, bottom, rows, dtype=np.float32)
+    return np.stack(np.meshgrid(across, down), axis=-1)
 
 
-# --- arrays in, HTML out ---------------------------------------------------------------------------
+def nearest(codes: Any, k: int) -> np.ndarray:
+    """Indices (N, k) of each code's nearest others, nearest first.
+
+    Codes are (N, D), their distance is Euclidean; for cosine similarity, give codes of
+    length 1. There are N − 1 others, so k is at most that.
+    """
+    from scipy.spatial.distance import cdist  # takes long to import
+
+    z = pixels.as_array(codes).astype(float)
+    distance = cdist(z, z)
+    np.fill_diagonal(distance, np.inf)
+    return distance.argsort(axis=1, kind="stable")[:, : min(k, len(z) - 1)]
 
 
-class _Sprite:
-    """Many images as one large one, ``columns`` side by side, without gaps."""
-
-    def __init__(self, stack: Tensor, columns: int) -> None:
-        """From uint8 (N, C, H, W)."""
-        stack = _reduced(stack)
-        count, channels, self.height, self.width = stack.shape
-        self.columns, lines = columns, math.ceil(count / columns)
-        padding = stack.new_full((lines * columns - count, *stack.shape[1:]), 255)
-        grid = torch.cat([stack, padding]).view(lines, columns, channels, self.height, self.width)
-        whole = grid.permute(0, 3, 1, 4, 2).reshape(lines * self.height, columns * self.width, channels)
-        self.image = Image.fromarray(whole.squeeze(-1).numpy() if channels == 1 else whole.numpy())
-
-    def encodings(self) -> Iterator[tuple[str, bytes]]:
-        """As (media type, bytes): without loss, then smaller and smaller."""
-        yield "image/png", _save(self.image, "PNG", optimize=True)
-        for quality in (90, 75, 60, 45):
-            yield "image/webp", _save(self.image, "WEBP", quality=quality, method=6)
+# --- arrays, checked -----------------------------------------------------------------
 
 
-def _images(name: str, images: Array, axes: int) -> Tensor:
-    """Images as uint8 on the CPU, checked: so many axes, 1 or 3 channels, pixels in [0, 1] if they are not uint8."""
-    stack = torch.as_tensor(images).detach().cpu()
+def _images(name: str, images: Any, axes: int) -> np.ndarray:
+    """Images as uint8, checked: their axes, channels (1 or 3) and range of pixels."""
+    stack = pixels.as_array(images)
     wanted = {4: "(n, C, H, W)", 5: "(rows, columns, C, H, W)"}[axes]
     if stack.ndim != axes or stack.shape[-3] not in (1, 3) or 0 in stack.shape:
-        raise ValueError(f"{name} is {tuple(stack.shape)}: images {wanted} with C = 1 or 3 are wanted.")
-    if stack.dtype == torch.uint8:
+        raise ValueError(
+            f"{name} is {stack.shape}: images {wanted} with C = 1 or 3 are wanted."
+        )
+    if stack.dtype == np.uint8:
         return stack
-    if not stack.is_floating_point() or not (stack.min() >= -1e-4 and stack.max() <= 1 + 1e-4):
-        raise ValueError(f"{name} has pixels outside [0, 1]: clip them with .clamp(0, 1), or give uint8 from 0 to 255.")
-    return plots.to_bytes(stack)
+    fractions = np.issubdtype(stack.dtype, np.floating)
+    if not fractions or not (stack.min() >= -1e-4 and stack.max() <= 1 + 1e-4):
+        raise ValueError(
+            f"{name} has pixels outside [0, 1]: clip them, by .clamp(0, 1) or "
+            "np.clip, or give uint8 from 0 to 255."
+        )
+    return pixels.to_bytes(stack)
 
 
-def _reduced(stack: Tensor) -> Tensor:
-    """Images (N, C, H, W) with no side longer than TILE."""
-    factor = TILE / max(stack.shape[-2:])
-    if factor >= 1:
-        return stack
-    size = [max(1, round(side * factor)) for side in stack.shape[-2:]]
-    return plots.to_bytes(
-        torch.nn.functional.interpolate(stack.float() / 255, size=size, mode="bilinear", antialias=True)
-    )
+def _labelled(
+    points: Any, labels: Any, classes: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Points (N, 2), labels (N,) and the classes' names, checked.
 
-
-def _labelled(points: Array, labels: Array | None, classes: Sequence[str] | None) -> tuple[Tensor, Tensor, list[str]]:
-    """Points (N, 2), their labels (N,) and the classes' names, checked; one unnamed class where none are given."""
-    flat = torch.as_tensor(points).detach().cpu().float()
-    if flat.ndim != 2 or flat.shape[1] != 2 or not flat.isfinite().all():
-        raise ValueError(f"points is {tuple(flat.shape)}: finite numbers (N, 2) are wanted.")
+    Where no classes are given there is one without a name.
+    """
+    flat = pixels.as_array(points).astype(np.float32)
+    if flat.ndim != 2 or flat.shape[1] != 2 or not np.isfinite(flat).all():
+        raise ValueError(f"points is {flat.shape}: finite numbers (N, 2) are wanted.")
     if (labels is None) != (classes is None):
         raise ValueError("labels and classes go together: give both or neither.")
     if labels is None:
-        return flat, torch.zeros(len(flat), dtype=torch.long), [""]
-    label = torch.as_tensor(labels).detach().cpu()
-    if label.shape != flat.shape[:1] or label.is_floating_point():
-        raise ValueError(f"labels is {tuple(label.shape)}: whole numbers ({len(flat)},), one per point, are wanted.")
-    if label.numel() and not (label.min() >= 0 and label.max() < len(classes)):
-        raise ValueError(f"labels go from {label.min()} to {label.max()}, but there are {len(classes)} classes.")
-    return flat, label.long(), [str(name) for name in classes]
+        return flat, np.zeros(len(flat), dtype=int), [""]
+    label = pixels.as_array(labels)
+    if label.shape != flat.shape[:1] or not np.issubdtype(label.dtype, np.integer):
+        raise ValueError(
+            f"labels is {label.shape}: whole numbers ({len(flat)},), one per point, "
+            "are wanted."
+        )
+    if label.size and not (label.min() >= 0 and label.max() < len(classes)):
+        raise ValueError(
+            f"labels go from {label.min()} to {label.max()}, but there are "
+            f"{len(classes)} classes."
+        )
+    return flat, label, [str(name) for name in classes]
 
 
-def _points(flat: Tensor, label: Tensor, names: list[str], bounds: tuple[float, float, float, float]) -> dict[str, Any]:
-    """Points for the page: whole thousandths of the plane's width and height, from its upper left corner."""
+def _points(
+    flat: np.ndarray, label: np.ndarray, names: list[str], bounds: Extent
+) -> dict[str, Any]:
+    """Points for the page: thousandths of the plane, from its upper left corner."""
     left, right, bottom, top = bounds
     x = (flat[:, 0] - left) / max(right - left, 1e-12)
     y = (top - flat[:, 1]) / max(top - bottom, 1e-12)
     return {
-        "x": (1000 * x).round().int().tolist(),
-        "y": (1000 * y).round().int().tolist(),
+        "x": np.rint(1000 * x).astype(int).tolist(),
+        "y": np.rint(1000 * y).astype(int).tolist(),
         "labels": label.tolist(),
         "classes": names,
-        "colors": _colors(len(names)),
+        "colors": plots.class_colors(len(names)),
     }
 
 
-def _colors(count: int) -> list[str]:
-    return list(sns.color_palette("colorblind" if count <= 10 else "husl", count).as_hex())
-
-
-def _map(flat: np.ndarray, label: np.ndarray, names: list[str]) -> bytes:
-    """The still image of a scatter plot, as PNG."""
-    figure = Figure(figsize=(plots.WIDTH, 5), dpi=100, facecolor="white", layout="none")
-    ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
-    plots.latent_scatter(ax, flat, label, names)
-    ax.set(xticks=[], yticks=[])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return _save(Image.open(buffer).convert("RGB").quantize(64, dither=Image.Dither.NONE), "PNG", optimize=True)
-
-
-def _build(title: str, data: dict[str, Any], sprite: _Sprite, still: bytes | None, alt: str, limit: int) -> Explorer:
-    """The page's piece, with the first encoding that fits; without a still, the sprite is it."""
-    data |= {"title": title, "width": sprite.width, "height": sprite.height, "columns": sprite.columns}
-    size = 0
-    for media_type, encoded in sprite.encodings():
-        picture = _data_uri(media_type, encoded)
-        if still is not None:
-            data["sprite"] = picture
-            picture = _data_uri("image/png", still)
-        # "</" would end the script, "<!--" hide the rest of it.
-        text = json.dumps(data, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")
-        width = sprite.image.width * max(1, round(640 / sprite.image.width)) if still is None else 750
-        mark = hashlib.sha256((text + picture).encode()).hexdigest()[:12]
-        piece = (
-            f'<div class="lwl-explorer" data-explorer="{mark}" data-lm-suppress-shortcuts="true">'
-            f'<img class="dark-light" src="{picture}" alt="{html.escape(alt)}" '
-            f'style="width: {width}px; max-width: 100%; image-rendering: {"auto" if still else "pixelated"}; '
-            'background: #fff"></div>\n'
-            f'<script type="application/json" data-explorer-data="{mark}">{text}</script>\n{embed.script()}\n'
-        )
-        size = len(piece.encode())
-        # What is kept without loss may take half: the eye gains nothing from the rest, and a notebook holds more.
-        if size <= (limit // 2 if media_type == "image/png" else limit):
-            return Explorer(title, piece)
-    raise ValueError(
-        f"This explorer takes {size:,} bytes, even with its images compressed; {limit:,} are allowed. "
-        "Give fewer images (a coarser grid, fewer steps or points) or smaller ones."
-    )
-
-
-def _save(image: Image.Image, form: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=form, **options)
-    return buffer.getvalue()
-
-
-def _data_uri(media_type: str, encoded: bytes) -> str:
-    return f"data:{media_type};base64,{base64.b64encode(encoded).decode()}"
-
-
 def _rounded(values: Sequence[float]) -> list[float]:
-    """Four digits of the largest, at most four of each: a linspace's middle of -1e-7 becomes 0."""
+    """Four digits of the largest, at most four of each: −1e−7 becomes 0."""
     array = np.asarray(values, dtype=float)
     digits = 4 - math.ceil(math.log10(max(np.abs(array).max(), 1e-300)))
     return [float(f"{value:.4g}") + 0.0 for value in np.round(array, digits)]
+
+
+def _sprite(stack: np.ndarray, columns: int) -> tuple[dict[str, int], np.ndarray]:
+    """What the script must know of a sprite, and the sprite (height, width, C)."""
+    stack = pixels.reduced(stack, TILE)
+    height, width = stack.shape[-2:]
+    size = {"width": width, "height": height, "columns": columns}
+    return size, pixels.sprite(stack, columns)
+
+
+def _uris(sprite: np.ndarray) -> Iterator[dict[str, str]]:
+    return ({"sprite": uri} for uri in pixels.uris(sprite))
+
+
+# --- stills --------------------------------------------------------------------------
+
+
+def _still_plane(
+    sprite: np.ndarray, bounds: Extent, axes: tuple[str, str]
+) -> tuple[str, int]:
+    """The whole grid of decoded images between its axes."""
+    left, right, bottom, top = bounds
+    height = np.clip(5.5 * (top - bottom) / (right - left), 2, 8) + 0.6
+    figure = Figure(figsize=(6.2, height), facecolor="white", layout="constrained")
+    ax = figure.add_subplot()
+    picture = sprite.repeat(3, axis=-1) if sprite.shape[-1] == 1 else sprite
+    ax.imshow(picture, extent=bounds, interpolation="antialiased", aspect="equal")
+    ax.set(xlabel=axes[0], ylabel=axes[1])
+    ax.grid(False)
+    return _picture(figure)
+
+
+def _still_strips(
+    stacks: Mapping[str, np.ndarray], positions: Sequence[float], unit: str
+) -> tuple[str, int]:
+    """A row per direction, of at most seven steps from end to end."""
+    count = len(positions)
+    steps = np.unique(np.linspace(0, count - 1, min(count, 7)).round().astype(int))
+    captions = [f"{positions[i]:.2g} {unit}".rstrip().replace("-", "−") for i in steps]
+    rows = {name: images[steps] for name, images in stacks.items()}
+    return _picture(plots.captioned_rows(rows, captions))
+
+
+def _still_scatter(
+    flat: np.ndarray, label: np.ndarray, names: list[str]
+) -> tuple[str, int]:
+    """The points, each class named at its centre."""
+    figure = Figure(figsize=(plots.WIDTH, 5), facecolor="white", layout="none")
+    ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
+    plots.latent_scatter(ax, flat, label, names)
+    ax.set(xticks=[], yticks=[])
+    return _picture(figure)
+
+
+def _picture(figure: Figure) -> tuple[str, int]:
+    """A figure's address and its width in CSS pixels."""
+    frame = plots.figure_frame(figure, STILL_DPI)
+    width = round(figure.get_figwidth() * 100)
+    return pixels.data_uri("image/webp", pixels.webp(frame, 80)), width
