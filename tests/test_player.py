@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.report import explorer, player
+from lib.report import embed, explorer, player
 
 matplotlib.use("agg")
 rng = np.random.default_rng(0)
@@ -227,6 +227,20 @@ def test_two_explorers_stand_beside_each_other_where_there_is_room(visit, width,
     page.keyboard.press("ArrowRight")
     after = said.all_inner_texts()
     assert after[0] == before[0] and after[1] != before[1]
+
+
+def test_todays_script_wakes_planes_whose_still_was_their_sprite(visit):
+    """So were those of runs that are published."""
+    made = planes()[0].html
+    data = data_of(planes()[0])
+    sprite = data.pop("sprite")
+    old = re.sub(r'(<img [^>]*src=")[^"]+', lambda found: found[1] + sprite, made)
+    text = r'(<script type="application/json"[^>]*>).*?(</script>)'
+    old = re.sub(text, lambda found: found[1] + json.dumps(data) + found[2], old)
+    page = visit(embed.refresh(old))
+    assert page.locator(".map canvas").is_visible()
+    tile = page.locator("canvas.tile")
+    assert tile.evaluate("c => c.getContext('2d').getImageData(0, 0, 8, 8).data[3]")
 
 
 GROUND = "c => [...c.getContext('2d').getImageData(2, 2, 1, 1).data].slice(0, 3)"

@@ -464,7 +464,7 @@ def label_points(
             tie = ax.annotate(
                 "",
                 note.xy,
-                tuple(_edge(center - place, half) / dot),
+                tuple((np.clip(place, center - half, center + half) - place) / dot),
                 textcoords="offset points",
                 arrowprops=line | {"shrinkA": 0},
                 zorder=8,
@@ -503,7 +503,7 @@ def _room(
     the boxes ``taken`` (N, 4) are left, bottom, right, top.
     """
     # Right, left, above, below, then what lies between.
-    angles = np.deg2rad([0, 180, 90, 270, 45, 135, 315, 225, 22, 158, 338, 202])
+    angles = np.deg2rad([0, 180, 90, 270, *range(45, 360, 90), *range(15, 360, 30)])
     ways = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     best, least, far = place, np.inf, 0.0
     for distance in (5, 9, 14, 20, 30, 42, 56, 75, 100, 130, 170, 220, 300):
@@ -515,18 +515,12 @@ def _room(
             if (low < frame[:2]).any() or (high > frame[2:]).any() or clash.any():
                 continue
             covered = ((drawn > low) & (drawn < high)).all(1).sum()
-            way_there = np.linspace(place, center, 50)[:, None]
+            way_there = np.linspace(place, np.clip(place, low, high), 50)[:, None]
             crossed = (way_there > taken[:, :2]) & (way_there < taken[:, 2:])
-            cost = distance + 15 * min(covered, 10) + 300 * crossed.all(2).any()
+            cost = distance + 15 * min(covered, 10) + 100 * crossed.all(2).any()
             if cost < least:
                 best, least, far = center, cost, distance
     return best, far
-
-
-def _edge(to: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Where the way from a point to a box's centre meets the box."""
-    share = np.min(half / np.maximum(np.abs(to), 1e-9))
-    return to * (1 - min(share, 1))
 
 
 # --- figures as pictures -------------------------------------------------------------
