@@ -38,17 +38,14 @@ def write(
     error = None if error is None or error <= NEGLIGIBLE * abs(value) else error
     if form == "count" and error is None and float(value).is_integer():
         return _fixed(value, 0)
-    decimals = 1 - _exponent(error, 2) if error else 2 - (value and _exponent(value, 3))
-    size = max(abs(value), error or 0)
-    power = 0 if size == 0 or 1e-4 <= size < 1e7 else _exponent(size, 3)
-    shown = [
-        part for part in (value, error if with_error else None) if part is not None
-    ]
-    text = f"{NBSP}±{NBSP}".join(
-        _fixed(part / 10.0**power, decimals + power) for part in shown
-    )
     if value == 0 and not error:
         return "0"
+    decimals = 1 - _exponent(error, 2) if error else 2 - _exponent(value, 3)
+    size = max(abs(value), error or 0)
+    power = 0 if 1e-4 <= size < 1e7 else _exponent(size, 3)
+    shown = [value, error] if error and with_error else [value]
+    parts = [_fixed(part / 10.0**power, decimals + power) for part in shown]
+    text = f"{NBSP}±{NBSP}".join(parts)
     if not power:
         return text
     text = f"({text})" if len(shown) > 1 else text
