@@ -3,28 +3,31 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PROFILE ?= demo
-SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --max-checksum-file-size 100MB
+SEEDS ?= 0
+SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --rerun-triggers params mtime input --max-checksum-file-size 100MB
+# The files that runs of one chapter leave; CHAPTER may be the start of its name.
+RUNS = $(shell $(BIN)/python -m lib.site.book target "$(CHAPTER)" --profile $(PROFILE) --seeds $(SEEDS) $(if $(ARGS),--custom))
 
 .PHONY: book html chapter publish check-published test pages lab clean
 
-book: $(READY)  ## execute what has changed and build the book: _build/html/index.html
-	$(SNAKEMAKE) --config profile=$(PROFILE) -- book
+book: $(READY)  ## measure and tell what has changed, build the book: _build/html/index.html
+	$(SNAKEMAKE) --config profile=$(PROFILE) seeds="$(SEEDS)" -- book
 
-html: $(READY)  ## build the book from published runs and what is executed already; executes no chapter
-	$(SNAKEMAKE) --config profile=$(PROFILE) --allowed-rules html page --forcerun html -- html
+html: $(READY)  ## build the book from results that are there; measures nothing
+	$(SNAKEMAKE) --config profile=$(PROFILE) measure=no --allowed-rules tell page html -- html
 
 chapter: export LWL_ARGS = $(ARGS)
-chapter: $(READY)  ## execute one: make chapter CHAPTER=01_autoencoders PROFILE=laptop ARGS="-p epochs 3"
-	$(SNAKEMAKE) -- _build/runs/$(PROFILE)$(if $(ARGS),.custom)/$(CHAPTER).ipynb
+chapter: $(READY)  ## measure one: make chapter CHAPTER=01 PROFILE=laptop SEEDS=0 ARGS="-p epochs 3"
+	$(SNAKEMAKE) -- $(or $(RUNS),$(error No chapter to run))
 
 ifneq ($(and $(filter publish,$(MAKECMDGOALS)),$(ARGS)),)
 $(error ARGS=$(ARGS): a published run is its profile's own. Change book/profiles/, or say make chapter)
 endif
-publish: chapter  ## execute one for the book and store it: make publish CHAPTER=01_autoencoders PROFILE=laptop
-	$(BIN)/python -m lib.site.published publish $(CHAPTER) --profile $(PROFILE)
+publish: chapter  ## measure what is missing and store it: make publish CHAPTER=01 PROFILE=laptop SEEDS="0 1 2"
+	$(BIN)/python -m lib.site.publish store $(CHAPTER) --profile $(PROFILE) --seeds $(SEEDS)
 
-check-published: $(READY)  ## say which published runs are older than the code they show or use
-	$(BIN)/python -m lib.site.published check
+check-published: $(READY)  ## say which published results are not what today's code would give, and why
+	$(BIN)/python -m lib.site.publish check
 
 test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -39,8 +42,15 @@ lab: $(READY)  ## edit the chapters in JupyterLab
 clean:  ## forget what was made; the environment and your data stay
 	rm -rf _build .snakemake
 
+# Only an environment that was made by this rule is emptied and made anew; it says so itself, in pyvenv.cfg.
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed: say make PYTHON=python3.12 ...")'
+	@if [ -L .venv ] || { [ -e .venv ] && ! grep -qs -e '-m venv --clear .*/\.venv$$' .venv/pyvenv.cfg; }; then \
+		echo "The environment .venv is older than requirements.txt, and make did not make it, so it empties nothing there."; \
+		echo "Either remove .venv (if it is a link, the link) and say make again, or bring it up to date yourself:"; \
+		echo "  .venv/bin/python -m pip install -r requirements.txt && touch $(READY)"; \
+		exit 1; \
+	fi
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $(READY)

@@ -1,6 +1,7 @@
-# Executes chapters with papermill and builds the book from them. Snakemake decides what must run again:
-# a chapter does if its code cells, the parameters it gets, a lib file it can use or the lock changed in
-# content. Its prose does not count: the page takes that from the source when the book is assembled.
+# Measures chapters with papermill, tells them from results, and builds the book. Snakemake decides what must run
+# again by digests of what things depend on (lib/site/engine.py): a chapter is measured again if its measuring
+# cells, the files of lib that they import, its parameters or the lock changed in meaning; told again if its
+# cells, results or lib/report did.
 import atexit
 import os
 import shlex
@@ -9,68 +10,161 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
+from snakemake.exceptions import WorkflowError
 
-from lib.site import book
+from lib.site import book, engine, old_way
 
-PROFILE = config.get("profile", "demo")
+MEASURING = str(config.get("measure", "yes")) not in ("no", "False")  # else pages are made of what is there
 CHAPTERS = book.chapters()
+CONVERTED = [name for name in CHAPTERS if book.converted(name)]
+UNCONVERTED = [name for name in CHAPTERS if name not in CONVERTED]
 PAGES = book.pages()  # notebooks that only read what chapters measured
-PUBLISHED = sorted(map(str, Path("published").glob("*")))
-ARGS = os.environ.get("LWL_ARGS", "")  # papermill's own -p name value …, for runs named "custom"
+try:
+    PROFILE = engine.profile(config.get("profile", "demo"))
+    SEEDS = engine.seeds(config.get("seeds", 0))
+    ARGS = engine.given(os.environ.get("LWL_ARGS", ""))  # papermill's own -p name value …, for runs named "custom"
+except book.BookError as error:
+    raise WorkflowError(str(error)) from None
 STARTED = time.time()
 # Chapters take a GPU where there is one: then one at a time.
 GPUS = int(shutil.which("nvidia-smi") is not None)
 PYTHON = shlex.quote(sys.executable)
-JUPYTER_BOOK = shlex.quote(str(Path(sys.executable).with_name("jupyter-book")))
-
 # A chapter gets so many cores; with more of them, more chapters run beside each other.
 THREADS = int(config.get("threads", 2))
 
 
 wildcard_constraints:
     run=r"[\w.]+",
-    chapter="|".join(CHAPTERS),
-    page="|".join(PAGES) or "none",
+    seed=r"\d+",
+
+
+def runs(names, seeds=SEEDS):
+    """What executing chapters with the profile leaves."""
+    return [path for name in names for path in engine.target(name, PROFILE, seeds)]
+
+
+def one_of(names):
+    return "|".join(names) or "none"
 
 
 rule book:
     input:
         "_build/html/index.html",
-        expand("_build/runs/{run}/{chapter}.ipynb", run=PROFILE, chapter=CHAPTERS),
+        runs(CHAPTERS),
 
 
 rule chapters:
     input:
-        expand("_build/runs/{run}/{chapter}.ipynb", run=PROFILE, chapter=CHAPTERS),
+        runs(CHAPTERS),
 
 
-# What changes no output of a chapter. (An explorer's script, embed's, is put in anew at assembly.)
-ASIDE = ["lib/book.py", "lib/published.py", "lib/offline.py", "lib/embed.py"]
+rule measure:
+    input:
+        ancient("book/{chapter}.ipynb"),
+    output:
+        "_build/results/{run}/{chapter}/seed-{seed}.json",
+        "_build/results/{run}/{chapter}/seed-{seed}.npz",
+    params:
+        code=lambda wildcards: engine.code_of(wildcards.chapter),
+        lock=engine.lock(),
+        arguments=lambda wildcards: engine.arguments(wildcards.chapter, wildcards.run, wildcards.seed, ARGS),
+    wildcard_constraints:
+        chapter=one_of(CONVERTED),
+    log:
+        # Execution happens in the log file, which Snakemake keeps when a job fails: what ran stays readable.
+        notebook="_build/logs/{run}/{chapter}-{seed}.ipynb",
+        text="_build/logs/{run}/{chapter}-{seed}.txt",
+        progress="_build/logs/{run}/{chapter}-{seed}.progress",
+    threads: THREADS
+    resources:
+        gpu=lambda wildcards: max(GPUS, int(wildcards.run.startswith("paper"))),
+    shell:
+        # Threads that wait may spin, as is OpenMP's default, since a chapter has its cores for itself: sent to sleep
+        # early (GOMP_SPINCOUNT=3000), two threads took 124 to 190 ms for a step of chapter 4, in place of 115.
+        # Once results are written, a cell that cannot tell them does not throw them away: telling says it again.
+        "OMP_NUM_THREADS={threads} LWL_PROGRESS=$PWD/{log.progress} LWL_RESULTS=$PWD/{output[0]}"
+        " LWL_PROFILE={wildcards.run}"
+        " {PYTHON} -m papermill --no-progress-bar {input} {log.notebook} {params.arguments} > {log.text} 2>&1"
+        " && mv {log.notebook} _build/results/{wildcards.run}/{wildcards.chapter}/seed-{wildcards.seed}.ipynb"
+        " || {{ test -s {output[0]} && echo 'A cell failed after the results were written: {log.text}' >&2; }}"
 
 
-def papermill_arguments(wildcards):
-    """`-p name value` for all that the profile and, in a custom run, the command line set."""
-    values = book.parameters(wildcards.chapter, wildcards.run.removesuffix(".custom"))
-    # (As YAML, not as Python writes it: 1e-06 would come back as text.)
-    blocks = [yaml.safe_dump({name: value}, default_flow_style=True, width=10**9).strip() for name, value in values.items()]
-    given = [f"-y {shlex.quote(block)}" for block in blocks]
-    return " ".join(given + [ARGS] * wildcards.run.endswith(".custom"))
+rule tell:
+    input:
+        ancient("book/{chapter}.ipynb"),
+        lambda wildcards: engine.results(wildcards.chapter, wildcards.profile, SEEDS, MEASURING),
+    output:
+        "_build/told/{profile}/{chapter}.ipynb",
+    params:
+        made_from=lambda wildcards: engine.told_from(wildcards.chapter),
+        lock=engine.lock(),
+    wildcard_constraints:
+        profile=r"\w+",
+        chapter=one_of(CONVERTED),
+    log:
+        "_build/logs/tell-{profile}-{chapter}.txt",
+    shell:
+        "{PYTHON} -m lib.site.tell {wildcards.chapter} --profile {wildcards.profile} --out {output} > {log} 2>&1"
+        " || {{ cat {log} >&2; false; }}"
 
 
+rule page:
+    input:
+        ancient("book/{page}.ipynb"),
+        expand("_build/told/{{profile}}/{chapter}.ipynb", chapter=CONVERTED),
+    output:
+        "_build/told/{profile}/{page}.ipynb",
+    params:
+        made_from=lambda wildcards: engine.numbers_from(wildcards.page),
+        lock=engine.lock(),
+    wildcard_constraints:
+        profile=r"\w+",
+        page=one_of(PAGES),
+    log:
+        "_build/logs/tell-{profile}-{page}.txt",
+    shell:
+        "{PYTHON} -m lib.site.tell {wildcards.page} --profile {wildcards.profile} --out {output} > {log} 2>&1"
+        " || {{ cat {log} >&2; false; }}"
+
+
+def executed_the_old_way():
+    """Runs that pages of unconverted chapters are made of: those that no published run stands in for."""
+    names = [name for name in UNCONVERTED if PROFILE != "demo" or old_way.published(name) is None]
+    return [path for path in runs(names) if MEASURING or Path(path).exists()]
+
+
+rule html:
+    input:
+        expand("_build/told/{profile}/{name}.ipynb", profile=PROFILE, name=CONVERTED + PAGES),
+        executed_the_old_way(),
+    output:
+        "_build/html/index.html",
+    params:
+        profile=PROFILE,
+        made_from=lambda wildcards: engine.book_from(),
+        lock=engine.lock(),
+        repository=shlex.quote(os.environ.get("LWL_REPOSITORY", "")),
+        site=shlex.quote(os.environ.get("LWL_SITE", "")),
+    log:
+        "_build/logs/html.txt",
+    shell:
+        "{PYTHON} -m lib.site.book build --profile {params.profile} --repository {params.repository}"
+        " --site {params.site} > {log} 2>&1 || {{ cat {log} >&2; false; }}"
+
+
+# The old way, for chapters that do not measure and tell apart yet.
 rule chapter:
     input:
-        lib=[path for path in sorted(map(str, Path("lib").glob("*.py"))) if path not in ASIDE],
-        lock="requirements.txt",
-        notebook=ancient("book/{chapter}.ipynb"),
+        ancient("book/{chapter}.ipynb"),
     output:
         "_build/runs/{run}/{chapter}.ipynb",
     params:
-        code=lambda wildcards: book.code_digest(Path(f"book/{wildcards.chapter}.ipynb")),
-        parameters=papermill_arguments,
-        python=PYTHON,
+        code=lambda wildcards: engine.code_of(wildcards.chapter),
+        lock=engine.lock(),
+        arguments=lambda wildcards: engine.arguments(wildcards.chapter, wildcards.run, "", ARGS),
+    wildcard_constraints:
+        chapter=one_of(UNCONVERTED),
     log:
-        # Execution happens in the log file, which Snakemake keeps when a job fails: what ran stays readable.
         notebook="_build/logs/{run}/{chapter}.ipynb",
         text="_build/logs/{run}/{chapter}.txt",
         progress="_build/logs/{run}/{chapter}.progress",
@@ -78,69 +172,15 @@ rule chapter:
     resources:
         gpu=lambda wildcards: max(GPUS, int(wildcards.run.startswith("paper"))),
     shell:
-        # Threads that wait may spin, as is OpenMP's default, since a chapter has its cores for itself: sent to sleep
-        # early (GOMP_SPINCOUNT=3000), two threads took 124 to 190 ms for a step of chapter 4, in place of 115.
         "OMP_NUM_THREADS={threads} LWL_PROGRESS=$PWD/{log.progress}"
-        " {params.python} -m papermill --no-progress-bar {input.notebook} {log.notebook} {params.parameters}"
-        " > {log.text} 2>&1 && mv {log.notebook} {output}"
-
-
-rule page:
-    input:
-        notebook="book/{page}.ipynb",
-        published=PUBLISHED,
-        lib=sorted(map(str, Path("lib").glob("*.py"))),
-        lock="requirements.txt",
-    output:
-        "_build/pages/{page}.ipynb",
-    params:
-        python=PYTHON,
-    log:
-        "_build/logs/{page}.txt",
-    shell:
-        "{params.python} -m papermill --no-progress-bar {input.notebook} {output} > {log} 2>&1"
-        " || {{ cat {log} >&2; false; }}"
-
-
-rule html:
-    input:
-        # A chapter whose published run fits is shown from it.
-        lambda wildcards: expand(
-            "_build/runs/{run}/{chapter}.ipynb",
-            run=PROFILE,
-            chapter=[name for name in CHAPTERS if PROFILE != "demo" or book.published(name) is None],
-        ),
-        expand("_build/pages/{page}.ipynb", page=PAGES),
-        PUBLISHED,
-        pages=[
-            str(path)
-            for path in sorted(Path("book").glob("**/*"))
-            if path.is_file() and not any(part.startswith(".") for part in path.parts)
-        ],
-        assembly=ASIDE + sorted(map(str, Path("lib").glob("explorer.*"))),
-        configuration=["_config.yml", "_toc.yml"],
-    output:
-        "_build/html/index.html",
-    params:
-        profile=PROFILE,
-        repository=shlex.quote(os.environ.get("LWL_REPOSITORY", "")),
-        site=shlex.quote(os.environ.get("LWL_SITE", "")),
-        python=PYTHON,
-        jupyter_book=JUPYTER_BOOK,
-    log:
-        "_build/logs/html.txt",
-    shell:
-        "({params.python} -m lib.site.book assemble --profile {params.profile}"
-        " --repository {params.repository} --site {params.site} &&"
-        " {params.jupyter_book} build --all -W -n --keep-going --path-output . _build/source) > {log} 2>&1"
-        " || {{ cat {log} >&2; false; }}"
+        " {PYTHON} -m papermill --no-progress-bar {input} {log.notebook} {params.arguments} > {log.text} 2>&1"
+        " && mv {log.notebook} {output}"
 
 
 def report_failures():
     # Of this call alone. (After a good run Snakemake puts an empty file where the log notebook was.)
     logs = [(path, path.stat()) for path in Path("_build/logs").glob("*/*.ipynb")]
-    failed = [path for path, stat in logs if stat.st_size and stat.st_mtime >= STARTED]
-    book.main(["failure", *map(str, failed)])
+    book.report_failures([path for path, stat in logs if stat.st_size and stat.st_mtime >= STARTED])
 
 
 onerror:

@@ -1,171 +1,166 @@
-"""The engine, on a copy of the project with two small chapters that import nothing."""
+"""The engine, on a project with two small chapters, in a folder whose name has a space.
 
-import os
+Snakemake takes two seconds to start, so each test does several things.
+"""
+
 import shutil
-import subprocess
-import sys
-import time
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from toys import (
+    KERNEL,
+    MEASURING,
+    TELLING,
+    commit_all,
+    make_project,
+    site,
+    snake,
+    write_chapter,
+    write_profile,
+    write_toc,
+)
 
 from lib.files import ROOT
-from lib.site import book, published
+from lib.report.results import Results
 
-PROVENANCE = """
-from IPython.display import display
-facts = {"data": "none", "images": "0", "data_sha256": "0" * 12, "date": "", "commit": "abc1234",
-         "device": "", "torch": "", "seconds": 0, "peak_memory_gb": 0, "parameters": {"level": level}}
-display({"application/papermill.record/text/plain": ""}, raw=True, metadata={
-    "scrapbook": {"name": "provenance", "mime_prefix": "application/papermill.record/"}, "record": facts})
-"""
+HTML = ["--config", "measure=no", "--allowed-rules", "tell", "page", "html", "--", "html"]
+"""What make html asks for."""
 
+NUMBERS = """\
+from lib.site import published
 
-def write_chapter(project, name, code="print(level)", prose="Prose."):
-    parameters = new_code_cell("level: int = 1  # of it", metadata={"tags": ["parameters"]})
-    cells = [new_markdown_cell(f"# {name}"), parameters, new_markdown_cell(prose), new_code_cell(code)]
-    cells.append(new_code_cell(PROVENANCE, metadata={"tags": ["remove-cell"]}))
-    for number, cell in enumerate(cells):
-        cell.id = f"cell-{number}"
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), project / "book" / f"{name}.ipynb")
+print("claimed", *[claim["statement"] for found in published.told_claims().values() for claim in found])
+print("published", *[results["height"].mean for results in published.published_results().values()])"""
+
+CLAIMING = TELLING + "\nchapter.claims(chapter.Claim('It is high.', '000', 'holds', '2 m'))"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    project = tmp_path_factory.mktemp("project")
-    (project / "book" / "profiles").mkdir(parents=True)
-    (project / "lib").mkdir()
-    for name in ("Snakefile", "requirements.txt", "_config.yml"):
-        shutil.copy(ROOT / name, project / name)
-    for name in ("__init__", "book", "published", "offline", "embed", "files"):
-        shutil.copy(ROOT / "lib" / f"{name}.py", project / "lib")
-    shutil.copy(ROOT / "book" / "references.bib", project / "book")
-    shutil.copytree(ROOT / "book" / "images", project / "book" / "images")
-    (project / "lib" / "used.py").write_text("")
-    (project / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/intro\nchapters:\n- file: book/01_a\n- file: book/02_b\n"
-    )
-    (project / "book" / "intro.md").write_text("# Intro\n\nSome text.\n")
-    (project / "book" / "profiles" / "laptop.yaml").write_text("01_a: {level: 2.0e-6}\n02_b: {level: 3}\n")
-    write_chapter(project, "01_a")
-    write_chapter(project, "02_b")
-    snake(project, "book")
-    return project
-
-
-def snake(project, *arguments, fails=False, **environment):
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--max-checksum-file-size", "100MB"]
-    environment = {**os.environ, "PYTHONPATH": str(project), **environment}
-    result = subprocess.run(
-        [*command, *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert (result.returncode != 0) == fails, result.stderr
-    return result.stderr
+    folder = tmp_path_factory.mktemp("engine") / "a space" / "book"
+    folder.mkdir(parents=True)
+    make_project(folder, "01_a", "02_b")
+    write_chapter(folder, "02_b", telling=CLAIMING)
+    cells = [new_markdown_cell("# Results", id="title"), new_code_cell(NUMBERS, id="code")]
+    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), folder / "book" / "results.ipynb")
+    write_toc(folder, "01_a", "02_b", "results")
+    snake(folder, "book")
+    return folder
 
 
 def stamps(project, run="demo"):
-    return {path.stem: path.stat().st_mtime_ns for path in (project / "_build" / "runs" / run).glob("*.ipynb")}
+    found = (project / "_build" / "results" / run).glob("*/*.json")
+    return {f"{path.parent.name}/{path.stem}": path.stat().st_mtime_ns for path in found}
 
 
-def ran(project, change):
-    """Which chapters a build runs again after a change."""
+def measured_again(project, target="chapters", run="demo"):
+    before = stamps(project, run)
+    snake(project, target)
+    after = stamps(project, run)
+    return {name.partition("/")[0] for name in after if after[name] != before.get(name)}
+
+
+def html(project, name):
+    return (project / "_build" / "html" / "book" / f"{name}.html").read_text(encoding="utf-8")
+
+
+def result(project, run, seed=0):
+    return Results.read([project / "_build" / "results" / run / "01_a" / f"seed-{seed}.json"])
+
+
+def test_the_first_build_measures_every_chapter_and_tells_it(project):
+    assert stamps(project).keys() == {"01_a/seed-0", "02_b/seed-0"}
+    assert "Demo data, not results" in html(project, "01_a") and "How this was run" in html(project, "01_a")
+    assert "It is 2.00\xa0m high." in html(project, "01_a") and "claimed It is high." in html(project, "results")
+    executed = project / "_build" / "results" / "demo" / "01_a" / "seed-0.ipynb"
+    assert "It is 2.00" in executed.read_text(encoding="utf-8"), "and leaves the executed notebook to read"
+    assert result(project, "demo").provenance[0]["profile"] == "demo"
+
+
+def test_words_comments_dates_and_files_that_it_does_not_use_measure_nothing(project):
+    for path in (*project.glob("lib/**/*.py"), *project.glob("book/*.ipynb"), project / "requirements.txt"):
+        path.touch()
+    (project / "lib" / "wgan.py").write_text("x = 1\n")
+    (project / "lib" / "toy.py").write_text('def height(level):\n    """Of it."""\n    return 2.0 * level\n')
+    write_chapter(project, "01_a", "# A comment.\n" + MEASURING, "say('Other words.')", "A better sentence.")
+    write_profile(project, **{"01_a": "{level: 3, rate: 0.5}", "02_b": "{level: 3}"})
+    assert measured_again(project, "book") == set()
+    assert "Other words." in html(project, "01_a") and "A better sentence." in html(project, "01_a")
+
+
+def test_what_changes_the_numbers_of_one_chapter_measures_that_one(project):
+    write_chapter(project, "01_a", MEASURING + "\nx = 1")
+    assert measured_again(project) == {"01_a"}
+
+
+def test_profiles_seeds_and_custom_runs_have_their_own_places(project):
     before = stamps(project)
-    time.sleep(0.01)
-    change()
-    snake(project, "chapters")
-    after = stamps(project)
-    return {name for name in after if after[name] != before.get(name)}
-
-
-def level(path):
-    return book.records(nbformat.read(path, 4))["provenance"]["parameters"]["level"]
-
-
-def page(project, name):
-    return (project / "_build" / "html" / "book" / f"{name}.html").read_text()
-
-
-def test_the_first_build_holds_every_executed_chapter(project):
-    assert (project / "_build" / "html" / "index.html").exists()
-    assert stamps(project).keys() == {"01_a", "02_b"}
-    assert "Demo data, not results" in page(project, "01_a")
-
-
-def test_only_what_changed_in_content_runs_again(project):
-    def touch():
-        for path in (*project.glob("lib/*.py"), *project.glob("book/*.ipynb"), project / "requirements.txt"):
-            path.touch()
-
-    assert ran(project, touch) == set()
-    assert ran(project, lambda: write_chapter(project, "01_a", code="print(level + 1)")) == {"01_a"}
-    assert ran(project, lambda: (project / "lib" / "used.py").write_text("x = 1\n")) == {"01_a", "02_b"}
-
-
-def test_changed_prose_reaches_the_page_without_a_run(project):
-    write_chapter(project, "02_b")
-    snake(project, "chapters")
-    assert ran(project, lambda: write_chapter(project, "02_b", prose="A better sentence.")) == set()
-    snake(project, "book")
-    assert "A better sentence." in page(project, "02_b")
-
-
-def test_a_profile_sets_its_own_chapters_parameters(project):
-    targets = ["_build/runs/laptop/01_a.ipynb", "_build/runs/laptop/02_b.ipynb"]
-    snake(project, *targets)
-    assert level(project / targets[0]) == 2e-6, "a small number must not arrive as text"
-    before = stamps(project, "laptop")
-    (project / "book" / "profiles" / "laptop.yaml").write_text("01_a: {level: 2.0e-6}\n02_b: {level: 4}\n")
-    snake(project, *targets)
-    after = stamps(project, "laptop")
-    assert before["01_a"] == after["01_a"] and before["02_b"] != after["02_b"]
-
-
-def test_custom_runs_lie_beside_the_profiles_own(project):
-    before = stamps(project)
-    snake(project, "_build/runs/demo.custom/01_a.ipynb", LWL_ARGS="-y 'level: 17'")
-    assert level(project / "_build" / "runs" / "demo.custom" / "01_a.ipynb") == 17
+    write_profile(project, **{"01_a": "{rate: 2.0e-6}", "02_b": "{level: 3}"})
+    targets = site(project, "book", "target", "01", "--profile", "laptop", "--seeds", "0", "2").split()
+    targets += site(project, "book", "target", "01", "--custom").split()
+    snake(project, *targets, LWL_ARGS="-y 'level: 17'")
+    assert result(project, "laptop", 2).provenance[0]["parameters"] == {"level": 1, "rate": 2e-6, "seed": 2}
+    assert result(project, "laptop", 2)["height"].mean == 2.5
+    assert result(project, "demo.custom").provenance[0]["parameters"]["level"] == 17
+    assert result(project, "demo.custom").provenance[0]["profile"] == "demo.custom"
     assert stamps(project) == before
+    output = snake(project, *targets, fails=True, LWL_ARGS="-p seed 3")
+    assert "say SEED" in output and "Traceback" not in output
 
 
 def test_a_failed_chapter_keeps_its_notebook_ends_the_output_and_builds_no_book(project):
-    index = project / "_build" / "html" / "index.html"
-    before = index.stat().st_mtime_ns
-    write_chapter(project, "01_a", code="print('so far')\nraise ValueError('the level is off')")
+    write_chapter(project, "01_a", "print('so far')\nraise ValueError('the level is off')")
     output = snake(project, "book", fails=True)
     last = output.strip().splitlines()[-3:]
-    assert last[0] == "Chapter 01_a failed in code cell 2 (print('so far'))"
+    assert last[0] == "Chapter 01_a-0 failed in code cell 3 (print('so far'))"
     assert last[1] == "ValueError: the level is off"
-    kept = project / "_build" / "logs" / "demo" / "01_a.ipynb"
-    assert last[2].endswith("_build/logs/demo/01_a.ipynb") and "so far" in kept.read_text()
-    assert not index.exists() or index.stat().st_mtime_ns == before
+    kept = project / "_build" / "logs" / "demo" / "01_a-0.ipynb"
+    assert last[2].endswith("_build/logs/demo/01_a-0.ipynb") and "so far" in kept.read_text(encoding="utf-8")
+    # A cell that cannot tell throws no measured result away.
+    write_chapter(project, "01_a", telling="say('{gone}', other=1)")
+    output = snake(project, "book", fails=True)
+    assert "A cell failed after the results were written" in output
+    assert "01_a cannot be told: its cell 'telling'" in output and "KeyError: 'gone'" in output
+    assert stamps(project).keys() == {"01_a/seed-0", "02_b/seed-0"}
     write_chapter(project, "01_a")
-    snake(project, "chapters")
-    assert not kept.stat().st_size, "a good run must not leave an old failure behind"
+    assert measured_again(project, "book") == set()
 
 
-def test_a_book_of_published_runs_needs_no_execution(project):
-    snake(project, "_build/runs/laptop/01_a.ipynb", "_build/runs/laptop/02_b.ipynb")
+def test_a_book_of_published_results_measures_nothing(project):
+    commit_all(project)
+    seeds = ["0", "1"]
     for name in ("01_a", "02_b"):
-        published.publish(name, "laptop", root=project)
+        snake(project, *site(project, "book", "target", name, "--profile", "laptop", "--seeds", *seeds).split())
+        assert "commit both" in site(project, "publish", "store", name, "--profile", "laptop", "--seeds", *seeds)
+    assert site(project, "publish", "check").splitlines() == ["01_a: up to date", "02_b: up to date"]
     shutil.rmtree(project / "_build")
-    snake(project, "--allowed-rules", "html", "page", "--forcerun", "html", "--", "html")
-    assert "**Profile**" not in page(project, "02_b") and "<strong>Profile</strong>: laptop" in page(project, "02_b")
-    assert not (project / "_build" / "runs").exists()
+    snake(project, *HTML)
+    assert not (project / "_build" / "results").exists()
+    assert "Demo data" not in html(project, "01_a") and "laptop, 2 runs" in html(project, "01_a")
+    assert "published 2.125 6.125" in html(project, "results"), "the page of numbers follows"
+    write_chapter(project, "01_a", MEASURING + "\nx = 1", "say('New words.')")
+    snake(project, *HTML)
+    assert "Measured by an earlier version" in html(project, "01_a") and "New words." in html(project, "01_a")
+    assert "01_a: seed 0 (" in site(project, "publish", "check", fails=True)
 
 
-def test_a_page_of_numbers_follows_what_is_published(project):
-    code = "from lib.site import published\nprint('made of', *[run['profile'] for run in published.metrics().values()])"
-    cells = [new_markdown_cell("# Results", id="title"), new_code_cell(code, id="code")]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), project / "book" / "results.ipynb")
-    with (project / "_toc.yml").open("a") as toc:
-        toc.write("- file: book/results\n")
-    build = ["--allowed-rules", "html", "page", "--forcerun", "html", "--", "html"]
-    snake(project, *build)
-    assert "made of laptop laptop" in page(project, "results")
-    numbers = project / "published" / "02_b.json"
-    numbers.write_text(numbers.read_text().replace('"laptop"', '"paper"'))
-    snake(project, *build)
-    assert "made of laptop paper" in page(project, "results")
+def test_what_was_never_measured_is_said(project):
+    write_chapter(project, "03_c")
+    write_toc(project, "01_a", "02_b", "03_c", "results")
+    output = snake(project, *HTML, fails=True)
+    assert "03_c has no published results and no demo run that could be shown: run `make book`" in output
+    write_toc(project, "01_a", "02_b", "results")
+
+
+def test_chapter_seven_is_a_notebook_a_file_a_block_and_a_line(project):
+    shutil.copy(ROOT / "book" / "api.md", project / "book")
+    write_toc(project, "01_a", "02_b", "07_seven", "results", "api")
+    write_profile(project, **{"01_a": "{level: 2}", "02_b": "{level: 3}", "07_seven": "{level: 5}"})
+    write_chapter(project, "07_seven", MEASURING.replace("toy", "seven"), CLAIMING)
+    seven = '"""The seventh idea."""\n\n\ndef height(level: int) -> float:\n    """Of it."""\n    return 7.0 * level\n'
+    (project / "lib" / "seven.py").write_text(seven)
+    snake(project, "book")
+    assert "It is 7.00\xa0m high." in html(project, "07_seven")
+    assert "Demo data" in html(project, "07_seven") and "Demo data" not in html(project, "02_b")
+    assert "lib.seven.height" in html(project, "api") and "claimed It is high. It is high." in html(project, "results")

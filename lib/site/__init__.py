@@ -1,1 +1,4 @@
-"""Pages: telling cells executed on results, and what Jupyter Book makes of them. Knows files, not torch."""
+"""Pages: telling cells executed on results, and what Jupyter Book makes of them.
+
+Knows files, not torch.
+"""

@@ -1,163 +1,125 @@
-"""Runs that the book shows as results: ``published/<chapter>.ipynb`` and its numbers, ``published/<chapter>.json``.
+"""Results that the book shows: those in ``published/``, else those of a profile's runs.
 
-They are committed, so that the book can be built without executing anything. Of the code that a run used,
-its numbers keep a digest a file: so it can be said which runs are older than the library.
+Published results are committed: ``published/<chapter>/seed-0.json`` and the ``.npz``
+beside it, a pair for each run.
 """
 
-import argparse
-import ast
-import base64
-import hashlib
-import io
 import json
-import re
-import subprocess
-import sys
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import numpy as np
-from PIL import Image
 
-from lib.files import ROOT, atomic_write, strip_docs
-from lib.site.book import BookError, chapters, code_cells, merge, records
-
-LIMIT = 2_500_000
-"""Bytes of a published notebook, at most."""
+from lib import code
+from lib.files import ROOT
+from lib.report.results import Results, ResultsError
+from lib.site.contents import DEMO, BookError, chapters, converted, records
+from lib.site.old_way import metrics as metrics
 
 
-def publish(chapter: str, profile: str, root: Path = ROOT) -> Path:
-    """Store an executed chapter and its numbers under ``published``; returns the notebook's path.
+def paths(chapter: str, root: Path = ROOT) -> list[Path]:
+    """The published results of a chapter, in the order of their seeds."""
+    return runs_in(root / "published" / chapter)
 
-    Raises :class:`BookError` for a run that is missing, not of the current code cells, not of committed code,
-    too large, or that names a path of the machine.
+
+def measured(chapter: str, profile: str, root: Path = ROOT) -> list[Path]:
+    """The results of a profile's own runs, in the order of their seeds."""
+    return runs_in(root / "_build" / "results" / profile / chapter)
+
+
+def runs_in(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("seed-*.json") if _seed(path) is not None]
+    return sorted(found, key=lambda path: int(_seed(path) or 0))
+
+
+def _seed(path: Path) -> str | None:
+    number = path.stem.removeprefix("seed-")
+    return number if number.isdecimal() else None
+
+
+def seeds(found: Sequence[Path]) -> list[int]:
+    """The seeds of runs, from the names of their files."""
+    return [int(_seed(path) or 0) for path in found]
+
+
+def shown(chapter: str, profile: str, root: Path = ROOT) -> list[Path]:
+    """The results that a page is told on: published ones, or those of a profile.
+
+    The default book shows published results whenever there are any. Raises
+    :class:`BookError` where there are none.
     """
-    run = root / "_build" / "runs" / profile / f"{chapter}.ipynb"
-    if not run.exists():
-        raise BookError(f"{chapter} has not been executed with the {profile} profile: there is no {run}.")
-    source, executed = nbformat.read(root / "book" / f"{chapter}.ipynb", 4), nbformat.read(run, 4)
-    try:
-        page = merge(source, executed)
-    except BookError as error:
-        raise BookError(f"{chapter} cannot be published ({error}): execute it again.") from error
-    numbers = records(executed)
-    commit = numbers["provenance"]["commit"]
-    if not re.fullmatch("[0-9a-f]+", commit):
-        raise BookError(f"{chapter} was executed from code that no commit names ({commit}): commit, execute again.")
-    for cell in page.cells:
-        for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                output.data["image/png"] = with_palette(output.data["image/png"])
-    text = nbformat.writes(page)
-    if len(text.encode()) > LIMIT:
+    found = paths(chapter, root) if profile == DEMO else []
+    found = found or measured(chapter, profile, root)
+    if not found:
+        which = "" if profile == DEMO else f" PROFILE={profile}"
+        nothing = "no published results and no demo run" if not which else "no run"
         raise BookError(
-            f"{chapter} is {len(text.encode()) / 1e6:.1f} MB, more than {LIMIT / 1e6:.1f}: "
-            "show fewer or smaller images and shorter GIFs."
+            f"{chapter} has {nothing} that could be shown: run `make book{which}`."
         )
-    if found := re.search(rf"(?:{re.escape(str(root))}|{re.escape(str(Path.home()))})/\S*", text):
-        raise BookError(f"{chapter} shows a path of this machine, {found.group()}: print file names only.")
-    path = root / "published" / f"{chapter}.ipynb"
-    metrics = {"profile": profile, "lib": library_digests(source, root, commit), "records": numbers}
-    with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
-    with atomic_write(path) as temporary:
-        temporary.write_text(text)
-    return path
-
-
-def staleness(chapter: str, root: Path = ROOT) -> str | None:
-    """Why a chapter's published run is not what its current code would give; None if nothing says so.
-
-    A file of the library counts if the chapter uses it, comments and docstrings aside.
-    """
-    path = root / "published" / f"{chapter}.json"
-    if not (path.exists() and path.with_suffix(".ipynb").exists()):
-        return "not published"
-    source = nbformat.read(root / "book" / f"{chapter}.ipynb", 4)
-    if code_cells(source) != code_cells(nbformat.read(path.with_suffix(".ipynb"), 4)):
-        return "code cells have changed since: the page shows the demo run"
-    then, now = json.loads(path.read_text())["lib"], library_digests(source, root)
-    changed = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
-    return f"older than {', '.join(changed)}" if changed else None
-
-
-def with_palette(png: str) -> str:
-    """A PNG (base64) stored with 256 colours if hardly a pixel changes by that: a figure shrinks to less than half.
-
-    Grey images and most figures come out the same; photographs, which do not, are left as they are.
-    """
-    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    small = image.quantize(256, dither=Image.Dither.NONE)
-    change = np.abs(np.asarray(image, float) - np.asarray(small.convert("RGB"), float)).mean()
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True)
-    found = base64.b64encode(buffer.getvalue()).decode()
-    return found if change < 0.5 and len(found) < len(png) else png
-
-
-def library_digests(source: nbformat.NotebookNode, root: Path = ROOT, commit: str = "") -> dict[str, str]:
-    """A digest of each file of ``lib`` that a notebook imports, directly or through another, by its path.
-
-    The files are read as they are, or as they were at a commit.
-    """
-    waiting = _imported("\n".join(code_cells(source)))
-    digests: dict[str, str] = {}
-    while waiting:
-        name = f"lib/{waiting.pop()}.py"
-        if name not in digests and (code := _code(root, name, commit)) is not None:
-            digests[name] = hashlib.sha256(strip_docs(code).encode()).hexdigest()[:16]
-            waiting |= _imported(code)
-    return dict(sorted(digests.items()))
-
-
-def _code(root: Path, name: str, commit: str) -> str | None:
-    """A file of the project, now or at a commit; None if there is none."""
-    if not commit:
-        return (root / name).read_text() if (root / name).exists() else None
-    shown = subprocess.run(["git", "show", f"{commit}:{name}"], cwd=root, capture_output=True, text=True, check=False)
-    return shown.stdout if shown.returncode == 0 else None
-
-
-def _imported(code: str) -> set[str]:
-    """The modules of ``lib`` that Python code imports."""
-    found = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and node.module == "lib":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib."):
-            found.add(node.module.removeprefix("lib."))
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.removeprefix("lib.") for alias in node.names if alias.name.startswith("lib.")}
     return found
 
 
-def metrics(root: Path = ROOT) -> dict[str, dict[str, Any]]:
-    """The published numbers of each chapter that has any, by chapter and name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted((root / "published").glob("*.json"))}
+def are_of_these_cells(found: Sequence[Path], today: Mapping[str, str]) -> bool:
+    """Whether results come from measuring cells that mean what today's mean.
+
+    Nothing else makes published results invalid: not prose, figures, lib or parameters.
+    """
+    return all(_cells(path) == today.get("cells") for path in found)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.site.published", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("publish", help="store an executed chapter and its numbers")
-    command.add_argument("chapter", choices=chapters())
-    command.add_argument("--profile", required=True)
-    commands.add_parser("check", help="say which published runs are older than the code they show or use")
-    options = parser.parse_args(arguments)
-    if options.command == "publish":
-        try:
-            path = publish(options.chapter, options.profile)
-        except BookError as error:
-            print(error, file=sys.stderr)
-            return 1
-        print(f"{path.relative_to(ROOT)}, {path.stat().st_size / 1e6:.2f} MB, and its .json: commit both.")
-        return 0
-    reasons = {chapter: staleness(chapter) for chapter in chapters()}
-    for chapter, reason in reasons.items():
-        print(f"{chapter}: {reason or 'up to date'}")
-    return int(any(reasons.values()))
+def _cells(path: Path) -> str | None:
+    try:
+        page = json.loads(path.read_text(encoding="utf-8"))
+        return page["provenance"]["code"]["cells"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def are_valid(chapter: str, root: Path = ROOT) -> bool:
+    """Whether a chapter's published results are of the measuring cells it has today."""
+    today = code.of_chapter(chapter, code.read_from(root))
+    return are_of_these_cells(paths(chapter, root), today)
+
+
+# --- for pages of numbers ------------------------------------------------------------
+
+
+def published_results(root: Path = ROOT) -> dict[str, Results]:
+    """The published results of the converted chapters that have any, by chapter.
+
+    Raises :class:`~lib.report.results.ResultsError` for damaged files.
+    """
+    found = {name: paths(name, root) for name in chapters(root)}
+    return {
+        name: Results.read(files)
+        for name, files in found.items()
+        if files and converted(name, root)
+    }
+
+
+def told_claims(
+    profile: str | None = None, root: Path = ROOT
+) -> dict[str, list[dict[str, Any]]]:
+    """The claims of reports with their verdicts, by chapter, as its page was told.
+
+    Each has ``statement``, ``report``, ``outcome`` and ``evidence``. By default of the
+    book that is being made. A chapter that was not told yet, or claims nothing, is left
+    out.
+    """
+    profile = profile or os.environ.get("LWL_PROFILE", DEMO)
+    found = {}
+    for name in chapters(root):
+        path = root / "_build" / "told" / profile / f"{name}.ipynb"
+        if path.exists() and converted(name, root):
+            found[name] = records(nbformat.read(path, 4)).get("claims", [])
+    return {name: claims for name, claims in found.items() if claims}
+
+
+def read(found: Sequence[Path]) -> Results:
+    """The runs as one. Raises :class:`BookError` where they cannot be read together."""
+    try:
+        return Results.read(found)
+    except ResultsError as error:
+        raise BookError(str(error)) from error

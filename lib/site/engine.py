@@ -1,0 +1,191 @@
+"""What Snakemake asks: which files a page needs, and digests of what it is made from.
+
+Digests decide, not dates: a chapter is measured again if what it computes has changed
+in meaning, and a page is told again if what it shows has changed.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from lib import code
+from lib.files import ROOT
+from lib.site import contents, old_way, published
+from lib.site.contents import DEMO, BookError
+
+CUSTOM = ".custom"
+"""Ends the name of a profile's runs that got arguments of their own."""
+
+TELLING = ("lib/code.py", "lib/files.py", "lib/site/tell.py", "lib/site/provenance.py")
+"""What makes a told notebook, besides ``lib/report``."""
+
+
+# --- what was asked for --------------------------------------------------------------
+
+
+def profile(name: str, root: Path = ROOT) -> str:
+    """The profile, if every chapter has it. Raises :class:`BookError` otherwise."""
+    for chapter in contents.chapters(root):
+        contents.parameters(chapter, name, root)
+    return name
+
+
+def seeds(text: int | str) -> list[str]:
+    """Seeds such as "0 1 2". Raises :class:`BookError` for what are none."""
+    found = str(text).split()
+    if not found or not all(seed.isdecimal() for seed in found):
+        raise BookError(f'SEEDS={text!r}: whole numbers are wanted, such as "0 1 2".')
+    return [str(int(seed)) for seed in found]
+
+
+def given(arguments: str) -> str:
+    """papermill's arguments, if they leave the seed, which names a file, alone.
+
+    Raises :class:`BookError` otherwise.
+    """
+    if re.search(r"-\w+\s+['\"{\s]*seed\b", arguments):
+        raise BookError("ARGS cannot set the seed of a run: say SEEDS=3, or so.")
+    return arguments
+
+
+# --- measuring -----------------------------------------------------------------------
+
+
+def code_of(chapter: str, root: Path = ROOT) -> str:
+    """Stands for the code whose change runs a chapter again."""
+    if not contents.converted(chapter, root):
+        return json.dumps(old_way.digests(chapter, root))
+    return json.dumps(code.of_chapter(chapter, code.read_from(root)))
+
+
+def lock(root: Path = ROOT) -> str:
+    """Stands for the versions of all packages; comments aside."""
+    lines = (root / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line.partition("#")[0].strip() for line in lines]
+    return _short("\n".join(pin for pin in pins if pin).encode())
+
+
+def arguments(
+    chapter: str, run: str, seed: str = "", given: str = "", root: Path = ROOT
+) -> str:
+    """papermill's arguments for a run: all that its profile sets, the seed, the given."""
+    profile = run.removesuffix(CUSTOM)
+    if contents.converted(chapter, root):
+        values = contents.effective(chapter, profile, root)
+        values.pop("seed", None)
+    else:
+        values = contents.parameters(chapter, profile, root)
+    # As YAML, not as Python writes it: 1e-06 would come back as text.
+    blocks = [
+        yaml.safe_dump({name: value}, default_flow_style=True, width=10**9).strip()
+        for name, value in values.items()
+    ]
+    parts = [f"-y {shlex.quote(block)}" for block in blocks]
+    parts += [f"-p seed {seed}"] if seed else []
+    return " ".join(parts + [given] * run.endswith(CUSTOM))
+
+
+def target(
+    chapter: str,
+    profile: str,
+    seeds: Iterable[int | str] = (0,),
+    custom: bool = False,
+    root: Path = ROOT,
+) -> list[str]:
+    """The files that a chapter's runs leave, for Snakemake to make.
+
+    Raises :class:`BookError` for an unknown profile.
+    """
+    contents.parameters(chapter, profile, root)
+    run = profile + CUSTOM * custom
+    if not contents.converted(chapter, root):
+        return [f"_build/runs/{run}/{chapter}.ipynb"]
+    return [f"_build/results/{run}/{chapter}/seed-{seed}.json" for seed in seeds]
+
+
+# --- telling -------------------------------------------------------------------------
+
+
+def results(
+    chapter: str,
+    profile: str,
+    seeds: Sequence[str],
+    measuring: bool = True,
+    root: Path = ROOT,
+) -> list[str]:
+    """The results that a chapter's page needs: published, measured, or to be measured.
+
+    Where nothing may be measured, those that are there.
+    """
+    found = published.paths(chapter, root) if profile == DEMO else []
+    own = []
+    if not found or not published.are_valid(chapter, root):
+        own = [_relative(p, root) for p in published.measured(chapter, profile, root)]
+        own += target(chapter, profile, seeds, root=root) if measuring else []
+    files = [_relative(path, root) for path in found]
+    names = dict.fromkeys([*files, *own])
+    return [n for name in names for n in (name, name.removesuffix(".json") + ".npz")]
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def told_from(name: str, root: Path = ROOT) -> str:
+    """Stands for what a told notebook is made of besides results that can be measured.
+
+    The notebook, published results, ``lib.report``, and the files of ``lib`` that its
+    cells can show or import: those whose name stands in them.
+    """
+    notebook = contents.notebook(name, root)
+    cells = [
+        [cell.cell_type, cell.source, cell.metadata, cell.get("id", "")]
+        for cell in notebook.cells
+    ]
+    words = set(re.findall(r"\w+", "\n".join(cell.source for cell in notebook.cells)))
+    named = [path for path in (root / "lib").glob("*.py") if path.stem in words]
+    report = [p for p in (root / "lib" / "report").glob("*") if p.is_file()]
+    files = [*named, *report, *(root / name for name in TELLING)]
+    # Their npz is named by a digest in each.
+    files += published.paths(name, root)
+    return _short(json.dumps([cells, _files(files, root)]).encode())
+
+
+def numbers_from(name: str, root: Path = ROOT) -> str:
+    """Stands for what a page of numbers is made of besides the told chapters."""
+    stored = [p for p in (root / "published").glob("**/*.json") if p.is_file()]
+    pages = [p for p in (root / "lib" / "site").glob("*.py") if p.is_file()]
+    return _short(
+        json.dumps([told_from(name, root), _files(stored + pages, root)]).encode()
+    )
+
+
+def book_from(root: Path = ROOT) -> str:
+    """Stands for what the book is made of besides told and executed notebooks."""
+    files = [root / "_toc.yml", root / "_config.yml"]
+    for folder in ("book", "lib", "published"):
+        files += [p for p in (root / folder).glob("**/*") if p.is_file()]
+    hidden = [p for p in files if any(_is_hidden(part) for part in _parts(p, root))]
+    return _short(json.dumps(_files(set(files) - set(hidden), root)).encode())
+
+
+def _parts(path: Path, root: Path) -> tuple[str, ...]:
+    return path.relative_to(root).parts
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part == "__pycache__"
+
+
+def _files(paths: Iterable[Path], root: Path) -> list[list[str]]:
+    names = {_relative(path, root): path for path in paths if path.is_file()}
+    return [[name, _short(names[name].read_bytes())] for name in sorted(names)]
+
+
+def _short(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
