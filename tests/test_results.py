@@ -1,0 +1,197 @@
+"""Results: what a run measured, written once and read any time."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from lib.report.results import MissingResult, Results, ResultsError, copy_for_publishing
+
+
+def run(path, seed=0, fd=2.0, parameters=None, chapter="01_a", extra=()):
+    results = Results()
+    results.record("fd", fd, unit="nats", better="low", report=3.0)
+    results.record("share", 0.5, form="%")
+    for name in extra:
+        results.record(name, 1.0)
+    results.keep("images", np.full((2, 3), seed, np.uint8))
+    results.keep("curve", [float(seed), 1.0], each_run=True)
+    results.save(path, {"chapter": chapter, "parameters": {"epochs": 2, "seed": seed, **(parameters or {})}})
+    return path
+
+
+def three(folder):
+    return [run(folder / f"seed-{seed}.json", seed, 2.0 + seed) for seed in range(3)]
+
+
+def test_a_run_reads_as_it_was_written(tmp_path):
+    results = Results.read([run(tmp_path / "seed-0.json")])
+    fd = results["fd"]
+    assert (fd.values, fd.unit, fd.form, fd.better, fd.report, fd.image_error) == ((2.0,), "nats", "", "low", 3.0, None)
+    assert (
+        results["share"].form == "%" and "fd" in results and "fid" not in results and list(results) == ["fd", "share"]
+    )
+    assert results.array("images").dtype == np.uint8 and results.array("curve").dtype == np.float32
+    assert results.runs == 1 and results.provenance == [{"chapter": "01_a", "parameters": {"epochs": 2, "seed": 0}}]
+
+
+def test_three_runs_read_as_one_with_the_pictures_of_the_first(tmp_path):
+    results = Results.read(three(tmp_path))
+    assert results["fd"].values == (2.0, 3.0, 4.0) and results["fd"].deviation == 1.0 and results.runs == 3
+    assert results["share"].deviation == 0.0
+    assert (results.array("images") == 0).all() and [a[0] for a in results.arrays("curve")] == [0.0, 1.0, 2.0]
+    with pytest.raises(ValueError, match="read, not added to"):
+        results.record("more", 1.0)
+
+
+def test_what_was_not_measured_is_said_with_the_name_that_was_meant(tmp_path):
+    results = Results.read([run(tmp_path / "seed-0.json")])
+    for ask in (lambda: results["fdd"], lambda: results.array("imges"), lambda: results.arrays("curves")):
+        with pytest.raises(MissingResult, match=r"hold no .* Did you mean '(fd|images|curve)'"):
+            ask()
+    with pytest.raises(KeyError):
+        results["quite another"]
+
+
+def test_only_finite_numbers_and_arrays_are_results():
+    results = Results()
+    for value in (float("nan"), float("inf"), torch.tensor(float("nan"))):
+        with pytest.raises(ValueError, match="must be finite"):
+            results.record("fd", value)
+    with pytest.raises(ValueError, match="must be finite"):
+        results.keep("curve", [1.0, float("nan")])
+    with pytest.raises(ValueError, match="array of numbers"):
+        results.keep("names", np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="better='up'"):
+        results.record("fd", 1.0, better="up")
+    with pytest.raises(ValueError, match="form="):
+        results.record("fd", 1.0, form=".3f")
+    assert list(results) == []
+
+
+def test_tensors_are_kept_and_a_cell_run_again_counts(tmp_path):
+    results = Results()
+    for value in (1.0, 2.0):
+        results.record("fd", torch.tensor(value), image_error=torch.tensor(0.5))
+        results.keep("grid", torch.full((2,), value, requires_grad=True))
+    results.save(tmp_path / "seed-0.json", {})
+    read = Results.read([tmp_path / "seed-0.json"])
+    assert read["fd"].values == (2.0,) and read["fd"].image_error == 0.5 and (read.array("grid") == 2.0).all()
+
+
+# --- files that are not whole --------------------------------------------------------
+
+
+def test_files_that_are_missing_are_named(tmp_path):
+    with pytest.raises(ResultsError, match=r"There are no results at .*seed-0\.json"):
+        Results.read([tmp_path / "seed-0.json"])
+    path = run(tmp_path / "seed-0.json")
+    path.with_suffix(".npz").unlink()
+    with pytest.raises(ResultsError, match=r"seed-0\.npz is missing"):
+        Results.read([path])
+    with pytest.raises(ResultsError, match="No results were given"):
+        Results.read([])
+
+
+def spoil(path, change):
+    page = json.loads(path.read_text(encoding="utf-8"))
+    change(page)
+    path.write_text(json.dumps(page), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda page: page.update(format=0), "no results file of format 1"),
+        (lambda page: page.pop("arrays"), "damaged"),
+        (lambda page: page.pop("provenance"), "damaged"),
+        (lambda page: page.update(numbers=[]), "damaged"),
+        (lambda page: page["numbers"].update(fd=3), "damaged"),
+        (lambda page: page["numbers"]["fd"].update(value="many"), "damaged"),
+        (lambda page: page["numbers"]["fd"].update(colour="red"), "damaged"),
+        (lambda page: page["arrays"].update(sha256="0"), r"seed-0\.npz is not the file"),
+    ],
+)
+def test_files_that_are_damaged_are_named(tmp_path, change, message):
+    path = run(tmp_path / "seed-0.json")
+    spoil(path, change)
+    with pytest.raises(ResultsError, match=message):
+        Results.read([path])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff"])
+def test_a_file_that_was_cut_off_is_named(tmp_path, text):
+    path = run(tmp_path / "seed-0.json")
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ResultsError, match=r"seed-0\.json"):
+        Results.read([path])
+
+
+def test_files_of_two_runs_are_never_taken_for_one(tmp_path):
+    first, second = run(tmp_path / "seed-0.json"), run(tmp_path / "seed-1.json", 1)
+    os.replace(second.with_suffix(".npz"), first.with_suffix(".npz"))
+    with pytest.raises(ResultsError, match=r"seed-0\.npz is not the file that seed-0\.json was written with"):
+        Results.read([first])
+
+
+def test_a_run_that_is_killed_while_it_writes_leaves_the_earlier_results_or_says_so(tmp_path, monkeypatch):
+    path = run(tmp_path / "seed-0.json")
+    replace = os.replace
+
+    def killed(source, target):
+        if str(target).endswith(".json"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, fd=9.0, seed=4)
+    with pytest.raises(ResultsError, match="make both again"):
+        Results.read([path])
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["seed-0.json", "seed-0.npz"]
+
+
+# --- runs that are no repeats --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parameters": {"epochs": 3}}, "they differ in epochs"),
+        ({"parameters": {"width": 3}}, "they differ in width"),
+        ({"chapter": "02_b"}, "they differ in chapter"),
+        ({"extra": ["mse"]}, "did not measure the same: only one has mse"),
+    ],
+)
+def test_runs_that_differ_in_more_than_their_seed_are_refused(tmp_path, change, message):
+    paths = [run(tmp_path / "seed-0.json"), run(tmp_path / "seed-1.json", 1, **change)]
+    with pytest.raises(ResultsError, match=message):
+        Results.read(paths)
+
+
+def test_the_machine_may_differ(tmp_path):
+    other = {"device": "cuda", "data_root": "/data"}
+    paths = [run(tmp_path / "seed-0.json"), run(tmp_path / "seed-1.json", 1, parameters=other)]
+    assert Results.read(paths).runs == 2
+
+
+# --- publishing ----------------------------------------------------------------------
+
+
+def test_of_later_runs_only_what_was_kept_of_every_run_is_published(tmp_path):
+    first, second, _ = three(tmp_path)
+    copy_for_publishing(first, tmp_path / "out" / "seed-0.json", True, {"by": "me"})
+    copy_for_publishing(second, tmp_path / "out" / "seed-1.json", False, {})
+    results = Results.read([tmp_path / "out" / f"seed-{seed}.json" for seed in (0, 1)])
+    assert results["fd"].values == (2.0, 3.0) and len(results.arrays("curve")) == 2
+    assert results.provenance[0]["by"] == "me" and (results.array("images") == 0).all()
+    with pytest.raises(MissingResult):
+        results.arrays("images")
+
+
+def test_the_same_results_are_the_same_bytes(tmp_path):
+    one, two = run(tmp_path / "a" / "seed-0.json"), run(tmp_path / "b" / "seed-0.json")
+    assert one.read_bytes() == two.read_bytes()
+    assert one.with_suffix(".npz").read_bytes() == two.with_suffix(".npz").read_bytes()
