@@ -1,18 +1,32 @@
-"""The README's plain lines are those that make runs."""
+"""The README's plain lines are those that make runs, and make empties nothing that is not its own."""
 
+import os
 import re
+import shutil
 import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import environment
 
 from lib.files import ROOT
 
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def make(*arguments, folder=ROOT, **more):
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment(folder, **more), capture_output=True, encoding="utf-8")
 
 
 def made(*arguments):
     """What make would run, the environment being ready."""
-    command = ["make", "--dry-run", "--assume-old=.venv/.ready", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return [" ".join(line.split()) for line in result.stdout.splitlines() if line.startswith(".venv/bin")]
+    result = make("--dry-run", "--assume-old=.venv/.ready", f"BIN={BIN}", *arguments)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.replace(f"{BIN}/", ".venv/bin/").splitlines()
+    return [" ".join(line.split()) for line in lines if line.startswith(".venv/bin")]
 
 
 def shown():
@@ -22,29 +36,92 @@ def shown():
     return {line.replace("…", full) for line in lines}
 
 
-def test_every_command_is_shown_as_the_line_it_runs():
-    targets = [
+@pytest.mark.parametrize(
+    "target",
+    [
         ["book"],
         ["html"],
         ["lab"],
-        ["publish", "CHAPTER=01_autoencoders", "PROFILE=laptop"],
+        ["publish", "CHAPTER=01", "PROFILE=laptop", "SEEDS=0 1 2"],
         ["check-published"],
-        ["chapter", "CHAPTER=01_autoencoders", "PROFILE=laptop"],
-        ["chapter", "CHAPTER=01_autoencoders", "PROFILE=laptop", "ARGS=-p latent_dim 8"],
-    ]
-    for target in targets:
-        for line in made(*target):
-            assert line in shown(), line
-    assert ".venv/bin/python -m pytest" in shown()
-    assert ".venv/bin/python -m pytest" in made("test")
+        ["chapter", "CHAPTER=01", "PROFILE=laptop", "SEEDS=0 1 2"],
+        ["chapter", "CHAPTER=01", "PROFILE=laptop", "ARGS=-p latent_dim 8"],
+    ],
+)
+def test_every_command_is_shown_as_the_line_it_runs(target):
+    lines = made(*target)
+    assert lines
+    for line in lines:
+        assert line in shown(), line
+
+
+def test_the_tests_are_run_as_shown():
+    assert ".venv/bin/python -m pytest" in shown() and any("-m pytest" in line for line in made("test"))
+
+
+def test_an_unknown_chapter_is_answered_with_the_known_ones():
+    result = make("--dry-run", "--assume-old=.venv/.ready", f"BIN={BIN}", "chapter", "CHAPTER=zz")
+    assert result.returncode and "'zz' is no chapter: CHAPTER is one of 01_" in result.stderr
 
 
 def test_a_published_run_takes_no_arguments_of_its_own():
-    command = ["make", "--dry-run", "publish", "CHAPTER=01_autoencoders", "PROFILE=laptop", "ARGS=-p latent_dim 8"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = make("--dry-run", "publish", "CHAPTER=01", "PROFILE=laptop", "ARGS=-p latent_dim 8")
     assert result.returncode and "a published run is its profile's own" in result.stderr
 
 
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+# --- the environment -----------------------------------------------------------------
+
+PYTHON = """#!/bin/sh
+# In place of Python: makes an environment as venv does, without anything in it.
+case "$*" in
+    "-m venv --clear .venv")
+        rm -rf .venv/* && mkdir -p .venv/bin && cp "$0" .venv/bin/python
+        echo "command = python3 -m venv --clear $PWD/.venv" > .venv/pyvenv.cfg ;;
+esac
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    folder = tmp_path / "a space" / "book"
+    folder.mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    return folder
+
+
+def set_up(clone):
+    python = clone.parent.parent / "python"
+    return make(".venv/.ready", f"PYTHON={python}", folder=clone)
+
+
+def test_an_environment_that_make_made_is_made_anew_when_the_lock_changes(clone):
+    assert set_up(clone).returncode == 0 and (clone / ".venv" / ".ready").exists()
+    (clone / ".venv" / "old").write_text("")
+    assert "up to date" in set_up(clone).stdout
+    os.utime(clone / ".venv" / ".ready", (0, 0))
+    assert set_up(clone).returncode == 0 and not (clone / ".venv" / "old").exists()
+
+
+@pytest.mark.parametrize("kind", ["a link", "a link to an environment of make", "a folder", "another environment"])
+def test_what_make_did_not_make_is_not_emptied(clone, kind):
+    other = clone.parent / "other"
+    place = other if "link" in kind else clone / ".venv"
+    place.mkdir()
+    (place / "precious").write_text("mine")
+    if kind == "a link to an environment of make":
+        (place / "pyvenv.cfg").write_text("command = python3 -m venv --clear /other/.venv\n")
+    if kind == "another environment":
+        (place / "pyvenv.cfg").write_text(f"command = python3 -m venv {clone}/.venv\n")
+    if "link" in kind:
+        (clone / ".venv").symlink_to(other)
+    result = set_up(clone)
+    assert result.returncode and "make did not make it" in result.stdout
+    assert (place / "precious").read_text() == "mine" and (clone / ".venv").exists()

@@ -21,7 +21,6 @@ from toys import (
     write_toc,
 )
 
-from lib.files import ROOT
 from lib.report.results import Results
 
 HTML = ["--config", "measure=no", "--allowed-rules", "tell", "page", "html", "--", "html"]
@@ -154,7 +153,8 @@ def test_what_was_never_measured_is_said(project):
 
 
 def test_chapter_seven_is_a_notebook_a_file_a_block_and_a_line(project):
-    shutil.copy(ROOT / "book" / "api.md", project / "book")
+    placed = "# The library\n\n```{eval-rst}\n.. automodule:: lib.toy\n   :members:\n```\n"
+    (project / "book" / "api.md").write_text(placed, encoding="utf-8")
     write_toc(project, "01_a", "02_b", "07_seven", "results", "api")
     write_profile(project, **{"01_a": "{level: 2}", "02_b": "{level: 3}", "07_seven": "{level: 5}"})
     write_chapter(project, "07_seven", MEASURING.replace("toy", "seven"), CLAIMING)

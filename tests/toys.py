@@ -70,12 +70,16 @@ def write_toc(project, *names):
 
 
 def make_project(folder, *names):
-    """A project of toy chapters, with this one's lib and engine."""
+    """A project of toy chapters, with this one's engine and what of lib makes pages."""
     (folder / "book" / "profiles").mkdir(parents=True)
     for name in ("Snakefile", "requirements.txt", "_config.yml"):
         shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "lib", folder / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("report", "site"):
+        shutil.copytree(ROOT / "lib" / name, folder / "lib" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("__init__", "code", "files"):
+        shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
     (folder / "lib" / "toy.py").write_text("def height(level):\n    return 2.0 * level\n", encoding="utf-8")
+    (folder / "lib" / "wgan.py").write_text('"""What no toy uses."""\n', encoding="utf-8")
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
     shutil.copytree(ROOT / "book" / "images", folder / "book" / "images")
     (folder / "book" / "intro.md").write_text("# Intro\n\nSome text.\n", encoding="utf-8")

@@ -21,7 +21,13 @@ from lib.site.contents import DEMO, BookError
 CUSTOM = ".custom"
 """Ends the name of a profile's runs that got arguments of their own."""
 
-TELLING = ("lib/code.py", "lib/files.py", "lib/site/tell.py", "lib/site/provenance.py")
+TELLING = (
+    "lib/code.py",
+    "lib/files.py",
+    "lib/site/prose.py",
+    "lib/site/provenance.py",
+    "lib/site/tell.py",
+)
 """What makes a told notebook, besides ``lib/report``."""
 
 
