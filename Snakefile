@@ -149,7 +149,9 @@ rule html:
         "_build/logs/html.txt",
     shell:
         "{PYTHON} -m lib.site.book build --profile {params.profile} --repository {params.repository}"
-        " --site {params.site} > {log} 2>&1 || {{ cat {log} >&2; false; }}"
+        " --site {params.site} > {log} 2>&1"
+        # Of a thousand lines, those that say what is wrong.
+        " || {{ grep -E 'WARNING|ERROR|CRITICAL' {log} >&2 || cat {log} >&2; false; }}"
 
 
 # The old way, for chapters that do not measure and tell apart yet.
