@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def lerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
-    """Points on the straight line from codes z0 to z1 (B, D) at alpha (A,): (A, B, D)."""
+    """Points on the line from codes z0 to z1 (B, D) at alpha (A,): (A, B, D)."""
     return torch.lerp(z0, z1, alpha.view(-1, 1, 1))
 
 
@@ -26,7 +26,7 @@ def slerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
 
 
 def draw_fitted(z: Tensor, count: int) -> Tensor:
-    """``count`` codes (count, D) from the Gaussian with mean and covariance of z (N, D).
+    """``count`` codes from the Gaussian with mean and covariance of z (N, D).
 
     The fair way to sample a model that has no prior: look where its codes are (Ghosh et
     al., 2020, section 4).
@@ -39,7 +39,7 @@ def draw_fitted(z: Tensor, count: int) -> Tensor:
 
 
 def nearest_distances(z: Tensor, bank: Tensor, batch: int = 500) -> Tensor:
-    """The distance (N,) of each code z (N, D) from the nearest code of a bank (M, D)."""
+    """Distances (N,) of codes z (N, D) from the nearest code of a bank (M, D)."""
     parts = [torch.cdist(part, bank).amin(1) for part in z.split(batch)]
     return torch.cat(parts)
 

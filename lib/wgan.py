@@ -117,20 +117,6 @@ def wasserstein(x: Tensor, y: Tensor) -> float:
     return float(cost[linear_sum_assignment(cost)].mean())
 
 
-def slerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
-    """Points on the great circle from codes z0 to z1 (B, D) at alpha (A,), as
-    (A, B, D).
-
-    sin((1 − α)ω)/sin ω · z0 + sin(αω)/sin ω · z1 with the angle ω between them
-    (Shoemake, 1985; for latent spaces White, 2016). Lengths stay between those of the
-    ends as far as these are equal.
-    """
-    cosine = torch.cosine_similarity(z0, z1).clamp(-1 + 1e-6, 1 - 1e-6)
-    omega = cosine.acos().view(1, -1, 1)
-    alpha = alpha.view(-1, 1, 1)
-    return (((1 - alpha) * omega).sin() * z0 + (alpha * omega).sin() * z1) / omega.sin()
-
-
 def turning_cosine(eps: float, dim: int) -> float:
     """The cosine of the angle by which standard normal codes (…, dim) turn to move by
     ``eps``, root mean square.
@@ -145,11 +131,6 @@ def turn(z: Tensor, other: Tensor, cosine: float) -> Tensor:
     a standard normal one.
     """
     return cosine * z + (1 - cosine**2) ** 0.5 * other
-
-
-def lerp(z0: Tensor, z1: Tensor, alpha: Tensor) -> Tensor:
-    """Points (1 − α) z0 + α z1 at alpha (A,), as (A, …) with the shape of z0."""
-    return torch.lerp(z0, z1, alpha.view(-1, *[1] * z0.dim()))
 
 
 def steepness(

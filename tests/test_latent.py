@@ -56,3 +56,29 @@ def test_a_nudge_is_a_share_of_the_distance_between_two_codes():
     step = (latent.nudge(z, 0.1) - z).norm(dim=1)
     assert step.std() < 1e-4 * step.mean()
     assert step.mean().item() == pytest.approx(0.1 * typical.item(), rel=0.05)
+
+
+def test_interpolations_meet_their_ends_and_the_spherical_one_keeps_the_length():
+    z0, z1 = torch.randn(2, 4, 50)
+    z0, z1 = 7 * z0 / z0.norm(dim=1, keepdim=True), 7 * z1 / z1.norm(dim=1, keepdim=True)
+    alpha = torch.linspace(0, 1, 5)
+    for path in (latent.lerp(z0, z1, alpha), latent.slerp(z0, z1, alpha)):
+        assert path.shape == (5, 4, 50)
+        assert torch.allclose(path[0], z0, atol=1e-4) and torch.allclose(path[-1], z1, atol=1e-4)
+    assert torch.allclose(latent.slerp(z0, z1, alpha).norm(dim=2), torch.full((5, 4), 7.0), atol=1e-4)
+    halfway = latent.slerp(torch.tensor([[1.0, 0]]), torch.tensor([[0, 1.0]]), torch.tensor([0.5]))
+    assert halfway.flatten().tolist() == pytest.approx([0.5**0.5, 0.5**0.5])
+
+
+def test_the_great_circle_is_walked_at_an_even_pace():
+    """At alpha the angle from z0 is alpha times the whole one; a straight line set to length is off between."""
+    z0, z1, alpha = torch.randn(4, 9), torch.randn(4, 9), torch.tensor([0.1, 0.25, 0.8])
+    z0, z1 = z0 / z0.norm(dim=1, keepdim=True), z1 / z1.norm(dim=1, keepdim=True)
+    angles = (latent.slerp(z0, z1, alpha) * z0).sum(2).acos()
+    assert torch.allclose(angles, alpha[:, None] * (z0 * z1).sum(1).acos(), atol=1e-4)
+
+
+def test_the_same_or_opposite_codes_make_no_nan():
+    z = torch.randn(2, 9)
+    for other in (z, -z):
+        assert latent.slerp(z, other, torch.linspace(0, 1, 3)).isfinite().all()

@@ -139,42 +139,6 @@ def test_the_exact_distance_is_scipys_in_one_dimension():
     assert wgan.wasserstein(a[:, None], b[:, None]) == pytest.approx(wasserstein_distance(a, b), rel=1e-6)
 
 
-# --- interpolation ---------------------------------------------------------------------------------
-
-
-def test_interpolations_meet_their_ends_and_the_spherical_one_keeps_the_length():
-    z0, z1 = torch.randn(2, 4, 50)
-    z0, z1 = 7 * z0 / z0.norm(dim=1, keepdim=True), 7 * z1 / z1.norm(dim=1, keepdim=True)
-    alpha = torch.linspace(0, 1, 5)
-    for path in (wgan.lerp(z0, z1, alpha), wgan.slerp(z0, z1, alpha)):
-        assert path.shape == (5, 4, 50)
-        assert torch.allclose(path[0], z0, atol=1e-4) and torch.allclose(path[-1], z1, atol=1e-4)
-    assert torch.allclose(wgan.slerp(z0, z1, alpha).norm(dim=2), torch.full((5, 4), 7.0), atol=1e-4)
-    halfway = wgan.slerp(torch.tensor([[1.0, 0]]), torch.tensor([[0, 1.0]]), torch.tensor([0.5]))
-    assert halfway.flatten().tolist() == pytest.approx([0.5**0.5, 0.5**0.5])
-
-
-def test_the_great_circle_is_walked_at_an_even_pace():
-    """At alpha the angle from z0 is alpha times the whole one; a straight line set to length is off between."""
-    z0, z1, alpha = torch.randn(4, 9), torch.randn(4, 9), torch.tensor([0.1, 0.25, 0.8])
-    z0, z1 = z0 / z0.norm(dim=1, keepdim=True), z1 / z1.norm(dim=1, keepdim=True)
-    angles = (wgan.slerp(z0, z1, alpha) * z0).sum(2).acos()
-    assert torch.allclose(angles, alpha[:, None] * (z0 * z1).sum(1).acos(), atol=1e-4)
-
-
-def test_a_straight_line_between_images_is_their_overlay():
-    x0, x1 = torch.rand(2, 3, *SHAPE)
-    path = wgan.lerp(x0, x1, torch.tensor([0.0, 0.3, 1.0]))
-    assert path.shape == (3, 3, *SHAPE)
-    assert torch.allclose(path[1], 0.7 * x0 + 0.3 * x1)
-
-
-def test_the_same_or_opposite_codes_make_no_nan():
-    z = torch.randn(2, 9)
-    for other in (z, -z):
-        assert wgan.slerp(z, other, torch.linspace(0, 1, 3)).isfinite().all()
-
-
 # --- the step --------------------------------------------------------------------------------------
 
 

@@ -9,13 +9,14 @@ only the telling cells are executed.
 import hashlib
 import inspect
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,7 @@ from IPython.display import Markdown, display
 from lib import code
 from lib.files import ROOT
 from lib.report import parameters as declared_parameters
-from lib.report.numbers import Number, Verdict, write
+from lib.report.numbers import NBSP, Number, claim, write
 from lib.report.parameters import ParameterError
 from lib.report.results import Results
 
@@ -238,26 +239,47 @@ class Claim:
 
     statement: str
     report: str
-    outcome: str | Verdict
+    outcome: str
     evidence: str
 
 
+def compared(results: Results, lines: str) -> list[Claim]:
+    """Claims that one recorded number is below or above another, one a line.
+
+    A line is ``report | statement | first < second`` with the numbers' names. Raises
+    ValueError for a line that is not.
+    """
+    return [_compared(results, line) for line in lines.strip().splitlines()]
+
+
+def _compared(results: Results, line: str) -> Claim:
+    try:
+        report, statement, relation = (part.strip() for part in line.split(" | "))
+        first, sign, second = relation.split()
+    except ValueError:
+        raise ValueError(
+            f"{line!r} is not: report | statement | first < second"
+        ) from None
+    ours, other = results[first], results[second]
+    unit = f"{NBSP}{ours.unit}" if ours.unit else ""
+    evidence = f"{ours.text} against {other.text}{unit}"
+    return Claim(statement, report, claim(ours, sign, other), evidence)
+
+
 def claims(*found: Claim) -> None:
-    """Show statements of reports with their verdicts, and hand them on to the results page."""
+    """Show statements of reports with their verdicts; the results page shows them, too."""
     rows = [(c.statement, c.report, f"**{c.outcome}**", c.evidence) for c in found]
-    table(["statement", "report", "verdict", "measured here"], rows, text_columns=4)
-    hand_on(
-        "claims",
-        [
-            {
-                "statement": c.statement,
-                "report": c.report,
-                "outcome": str(c.outcome),
-                "evidence": c.evidence,
-            }
-            for c in found
-        ],
-    )
+    head = ["statement", "report", "verdict", "measured here"]
+    table(head, rows, text_columns=4)
+    hand_on("claims", [asdict(c) for c in found])
+
+
+def power(number: float) -> str:
+    """A number such as a learning rate as mathematics: a power of ten if it is one."""
+    exponent = math.log10(number)
+    if number < 1e-3 and math.isclose(exponent, round(exponent), abs_tol=1e-9):
+        return f"$10^{{{round(exponent)}}}$"
+    return f"${number:g}$" if number >= 1e-4 else f"${write(number)}$"
 
 
 def hand_on(name: str, value: Any) -> None:

@@ -65,7 +65,7 @@ def _fixed(value: float, decimals: int) -> str:
     return text.replace("-", "−")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Number:
     """What the runs of a chapter measured under one name.
 
@@ -117,6 +117,8 @@ class Number:
     def __str__(self) -> str:
         """The mean with its unit, as sentences say it."""
         return f"{self.bare}{NBSP}{self.unit}" if self.unit else self.bare
+
+    __repr__ = __str__  # what a sentence shows that evaluates a number in JupyterLab
 
     def __float__(self) -> float:
         return self.mean
@@ -170,6 +172,10 @@ class Verdict:
         if self.outcome == EQUAL:
             return no_difference(self.runs)
         return self.outcome + (f": {self.reason}" if self.reason else "")
+
+    def told(self, better: str, worse: str) -> str:
+        """The words for what was found, or that no difference is shown."""
+        return {BETTER: better, WORSE: worse}.get(self.outcome, str(self))
 
 
 def no_difference(runs: int) -> str:

@@ -235,7 +235,7 @@ def scatter_row(
     circle: float | None = None,
     axes: tuple[str, str] = ("$z_1$", "$z_2$"),
 ) -> Figure:
-    """Planes of codes side by side, one row of class colours below them all.
+    """Planes of codes, three side by side, and class colours below them all.
 
     ``codes``, ``labels``, ``classes``
         Codes (N, 2) per name, the labels (N,) of all of them and the classes' names.
@@ -243,13 +243,18 @@ def scatter_row(
         A title instead of the name; the radius of a circle around the origin, in the
         codes' unit; what the axes are called.
     """
-    width = WIDTH / len(codes)
-    rows = -(-sum(len(name) + 3 for name in classes) // 80)
-    height = width + 0.6 + 0.25 * rows
+    columns = min(3, len(codes))
+    lines = -(-len(codes) // columns)
+    width = WIDTH / max(2, columns)  # a single plane needs no whole page
+    across = columns * width
+    rows = -(-sum(len(name) + 3 for name in classes) // int(80 * across / WIDTH))
+    size = across, lines * (width + 0.35) + 0.25 * rows + 0.2
     fig, panels = plt.subplots(
-        1, len(codes), figsize=(WIDTH, height), squeeze=False, layout="constrained"
+        lines, columns, figsize=size, squeeze=False, layout="constrained"
     )
-    for ax, (name, z) in zip(panels[0], codes.items(), strict=True):
+    for ax in panels.flat[len(codes) :]:
+        ax.set_axis_off()
+    for ax, (name, z) in zip(panels.flat, codes.items(), strict=False):
         latent_scatter(ax, z, labels, classes, named=False)
         if circle is not None:
             ring = Circle((0, 0), circle, fill=False, ec="0.2", lw=1.2, ls="--")

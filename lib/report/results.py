@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lib.files import atomic_write
-from lib.report.numbers import Number, write
+from lib.report.numbers import Number, verdict, write
 
 FORMAT = 1
 
@@ -136,6 +136,39 @@ class Results:
         values = tuple(entry["value"] for entry in found)
         about = {key: value for key, value in found[0].items() if key != "value"}
         return Number(values, **about)
+
+    def verdict(
+        self,
+        first: str,
+        second: str,
+        better: str = "better",
+        worse: str = "worse",
+        which: str = "",
+    ) -> str:
+        """In words, whether one number is better than another, by the book's rule.
+
+        ``which`` is "low" or "high", by default what the first number says is better.
+        """
+        return verdict(self[first], self[second], which).told(better, worse)
+
+    def rows(self, names: Mapping[str, str], *patterns: str) -> list[list[Any]]:
+        """Rows for a table: a text and, for its key, a number from each pattern.
+
+        ``rows({"PCA": "pca"}, "mse_{}")`` gives ``[["PCA", results["mse_pca"]]]``. A
+        number that only some rows have leaves the others' cells empty.
+        """
+        for pattern in patterns:
+            if not any(pattern.format(key) in self for key in names.values()):
+                self[pattern.format(next(iter(names.values())))]  # says what is missing
+        return [
+            [text, *(self._cell(pattern.format(key)) for pattern in patterns)]
+            for text, key in names.items()
+        ]
+
+    def _cell(self, name: str) -> Number | str:
+        if name not in self:
+            return ""
+        return self[name]
 
     def array(self, name: str) -> np.ndarray:
         """An array of the first run."""

@@ -24,7 +24,7 @@ from nbclient.exceptions import (
 from lib import code
 from lib.files import ROOT, atomic_write
 from lib.report.results import Results, ResultsError
-from lib.site import contents, provenance, published
+from lib.site import contents, prose, provenance, published
 from lib.site.contents import BookError
 
 TIMEOUT = 300
@@ -74,6 +74,8 @@ def execute(
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+    if quoted := prose.expressions(notebook):
+        notebook.cells.append(prose.asking(quoted))
     with tempfile.TemporaryDirectory(prefix="lwl-tell-") as folder:
         client = NotebookClient(
             notebook,
@@ -96,6 +98,9 @@ def execute(
             raise _failed(name, notebook, error) from error
         except (CellTimeoutError, DeadKernelError) as error:
             raise TellError(f"{name} cannot be told: {error}") from error
+    if quoted:
+        prose.quoting(notebook, prose.answers(notebook.cells.pop()))
+    prose.lead_first(notebook)
     return notebook
 
 
