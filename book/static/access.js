@@ -1,14 +1,63 @@
-// What the pages' generator leaves out for readers without a mouse or a screen.
+// What the pages' generator leaves out: for readers without a mouse or a screen, and for those with a small one.
 (() => {
-  // What scrolls sideways in a narrow window can be reached, and scrolled, from the keyboard.
+  const all = (selector) => document.querySelectorAll(selector);
+
+  // What scrolls sideways in a narrow window can be reached, and scrolled, from the keyboard; what does not, not.
   const mark = () => {
-    for (const element of document.querySelectorAll("article table.table, article div.math, article pre")) {
-      if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
+    for (const element of all("article .pst-scrollable-table-container, article div.math, article pre")) {
+      if (element.scrollWidth > element.clientWidth + 1) element.tabIndex = 0;
+      else element.removeAttribute("tabindex");
     }
   };
   for (const moment of ["load", "resize"]) window.addEventListener(moment, mark);
+
   // The bibliography is called a list, but anchors stand among its entries.
+  const mendLists = () => {
+    for (const list of all("div.citation-list[role=list]")) list.setAttribute("role", "group");
+  };
+
+  // Figures enlarge: a click, or Enter, opens one in a window of its own, and Escape closes it.
+  const enlarge = (image) => {
+    const dialog = document.createElement("dialog");
+    const sheet = document.createElement("div");
+    const close = document.createElement("button");
+    const copy = image.cloneNode();
+    dialog.className = "enlarged";
+    dialog.setAttribute("aria-label", "Enlarged figure");
+    sheet.className = "sheet";
+    sheet.tabIndex = 0;
+    close.type = "button";
+    close.textContent = "Close";
+    for (const name of ["tabindex", "role", "aria-label", "title", "id"]) copy.removeAttribute(name);
+    sheet.append(copy);
+    dialog.append(sheet, close);
+    for (const target of [close, copy]) target.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      image.focus({ preventScroll: true });
+    });
+    image.closest("article").append(dialog);
+    dialog.showModal();
+    close.focus();
+  };
+  const mendFigures = () => {
+    if (!window.HTMLDialogElement) return;
+    for (const image of all("article figure > img")) {
+      image.classList.add("enlarges");
+      image.tabIndex = 0;
+      image.setAttribute("role", "button");
+      image.setAttribute("aria-label", `Enlarge. ${image.alt}`);
+      image.addEventListener("click", () => enlarge(image));
+      image.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        enlarge(image);
+      });
+    }
+  };
+
   window.addEventListener("DOMContentLoaded", () => {
-    for (const list of document.querySelectorAll("div.citation-list[role=list]")) list.setAttribute("role", "group");
+    mendLists();
+    mendFigures();
   });
 })();
