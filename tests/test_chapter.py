@@ -221,6 +221,26 @@ def test_claims_are_shown_and_handed_on(shown):
     assert json.dumps(record) and record["record"][0]["outcome"] == "better"
 
 
+def test_claims_are_compared_by_the_names_of_numbers():
+    results = Results()
+    results.record("low", 1.0, "m", image_error=0.1)
+    results.record("high", 2.0, "m", image_error=0.1)
+    lines = """
+    000 | It is lower | low < high
+    002 | It is higher | low > high
+    """
+    first, second = chapter.compared(results, lines)
+    assert (first.report, first.statement, first.outcome) == ("000", "It is lower", "holds")
+    assert first.evidence == "1.00 against 2.00\u00a0m" and second.outcome == "fails"
+    with pytest.raises(ValueError, match="is not: report"):
+        chapter.compared(results, "000 | It is lower")
+
+
+def test_rates_are_written_as_mathematics():
+    assert [chapter.power(rate) for rate in (1e-6, 2e-4, 0.001, 0.5)] == ["$10^{-6}$", "$0.0002$", "$0.001$", "$0.5$"]
+    assert chapter.power(2e-6) == "$2.00\u00a0×\u00a010⁻⁶$"
+
+
 def test_code_is_shown_as_it_stands_in_lib(shown):
     chapter.show_code("files.strip_docs")
     assert shown[0].startswith("```python\ndef strip_docs(") and shown[0].endswith("\n```")

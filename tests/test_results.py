@@ -195,3 +195,17 @@ def test_the_same_results_are_the_same_bytes(tmp_path):
     one, two = run(tmp_path / "a" / "seed-0.json"), run(tmp_path / "b" / "seed-0.json")
     assert one.read_bytes() == two.read_bytes()
     assert one.with_suffix(".npz").read_bytes() == two.with_suffix(".npz").read_bytes()
+
+
+def test_verdicts_and_rows_go_by_names():
+    results = Results()
+    results.record("mse_ae", 1.0, better="low", image_error=0.01)
+    results.record("mse_vae", 2.0, better="low", image_error=0.01)
+    results.record("kl_vae", 3.0)
+    assert results.verdict("mse_ae", "mse_vae") == "better"
+    assert results.verdict("mse_vae", "mse_ae", "yes", "no") == "no"
+    assert results.verdict("kl_vae", "mse_ae", which="low") == "no difference that 1 run can show"
+    rows = results.rows({"AE": "ae", "VAE": "vae"}, "mse_{}", "kl_{}")
+    assert [[str(cell) for cell in row] for row in rows] == [["AE", "1.00", ""], ["VAE", "2.00", "3.00"]]
+    with pytest.raises(MissingResult, match="psnr_ae"):
+        results.rows({"AE": "ae"}, "psnr_{}")

@@ -1,1 +1,1 @@
-"""A run and what it tells: parameters, results, figures and explorers. Knows arrays and numbers, not models."""
+"""A run and what it tells: parameters, results, figures, explorers; no models."""

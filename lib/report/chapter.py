@@ -1,9 +1,9 @@
-"""What a chapter does around its mathematics: check, measure, say where from; show and tell.
+"""What a chapter does around its mathematics: check, measure, show and tell.
 
-A chapter opens with :func:`start`. Run from the top, its measuring cells record what they
-find in ``run.results`` and the last of them calls :meth:`Run.finish`, which writes them.
-When the book is built, :func:`start` gives the results of published runs instead, and
-only the telling cells are executed.
+A chapter opens with :func:`start`. Run from the top, its measuring cells record what
+they find in ``run.results``, and the last of them calls :meth:`Run.finish`, which
+writes them. When the book is built, :func:`start` gives the results of published runs
+instead, and only the telling cells are executed.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 
 from IPython.display import Markdown, display
 
-from lib import code
+from lib import code, commits
 from lib.files import ROOT
 from lib.report import parameters as declared_parameters
 from lib.report.numbers import NBSP, Number, claim, write
@@ -63,7 +62,7 @@ class Run:
         wanted = self.parameters.get("device", "auto")
         if wanted == "cuda" and not torch.cuda.is_available():
             raise ParameterError(
-                "device = 'cuda', but torch sees no GPU here: use device = 'auto' or 'cpu'."
+                "device = 'cuda', but torch sees no GPU here: use 'auto' or 'cpu'."
             )
         if wanted == "auto":
             wanted = "cuda" if torch.cuda.is_available() else "cpu"
@@ -83,7 +82,7 @@ class Run:
         )
 
     def checkpoint(self, label: str) -> Path:
-        """Where a training keeps its state; other parameters or code, another folder."""
+        """Where a training keeps its state: a folder for each parameters and code."""
         import torch
 
         parts = (
@@ -115,7 +114,7 @@ class Run:
         return self.results.provenance[0]["data"]
 
     def finish(self) -> None:
-        """Write this run's results, with where they came from, and say where they are."""
+        """Write this run's results and where they came from; say where they are."""
         import torch
 
         on_gpu = self.device.type == "cuda"
@@ -161,8 +160,8 @@ class Run:
 def start(name: str, namespace: dict[str, Any]) -> Run:
     """Begin a chapter: check its parameters, or take up results that are to be told.
 
-    ``name`` is the notebook's, ``namespace`` its ``globals()``. The parameters are those
-    that the parameters cell declares. Raises
+    ``name`` is the notebook's, ``namespace`` its ``globals()``. The parameters are
+    those that the parameters cell declares. Raises
     :class:`~lib.report.parameters.ParameterError` with all that is wrong with them.
     """
     history = namespace.get("In", [])
@@ -191,7 +190,7 @@ def start(name: str, namespace: dict[str, Any]) -> Run:
 
 
 def show_code(*names: str) -> None:
-    """Show pieces of the library, such as "vae.gaussian_kl": the very code that runs."""
+    """Show the very code that runs: pieces of the library, "vae.gaussian_kl"."""
     for name in names:
         display(Markdown(f"```python\n{code.source_of(name)}\n```"))
 
@@ -207,10 +206,10 @@ def say(text: str, **values: Any) -> None:
 def table(
     head: Sequence[str], rows: Sequence[Sequence[Any]], text_columns: int = 1
 ) -> None:
-    """Show a table: the first ``text_columns`` columns to the left, the others to the right.
+    """Show a table: ``text_columns`` columns to the left, then others to the right.
 
-    Numbers are written with their deviation; a line below says what ± is. A verdict is a
-    word, and stands in a text column.
+    Numbers are written with their deviation; a line below says what ± is. A verdict is
+    a word, and stands in a text column.
     """
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in (head, *rows)]
     lines.insert(1, "|" + ":--|" * text_columns + "--:|" * (len(head) - text_columns))
@@ -267,7 +266,7 @@ def _compared(results: Results, line: str) -> Claim:
 
 
 def claims(*found: Claim) -> None:
-    """Show statements of reports with their verdicts; the results page shows them, too."""
+    """Show statements of reports with verdicts, and hand them to the results page."""
     rows = [(c.statement, c.report, f"**{c.outcome}**", c.evidence) for c in found]
     head = ["statement", "report", "verdict", "measured here"]
     table(head, rows, text_columns=4)
@@ -289,7 +288,7 @@ def hand_on(name: str, value: Any) -> None:
 
 
 def plain(text: str) -> str:
-    """Text that is data, such as a class name, written so that a page shows it as it is."""
+    """Text that is data, such as a class name, so that a page shows it as it is."""
     special = set("\\`*_{}[]()<>#+-.!|$&~^")
     return "".join("\\" + letter if letter in special else letter for letter in text)
 
@@ -298,28 +297,18 @@ def plain(text: str) -> str:
 
 
 def _commit(name: str, digests: Mapping[str, str]) -> str:
-    """The commit of the code that runs; marked if that code was changed since, and "unknown"
-    outside a checkout of this project."""
-    files = [f"book/{name}.ipynb", *(path for path in digests if path != "cells")]
-    # A caller's GIT_DIR means another repository.
-    outer = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    """The commit of the code that runs; "with changes" if it means something else.
 
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        found = subprocess.run(
-            command, cwd=ROOT, env=outer, capture_output=True, text=True, check=True
-        )
-        return found.stdout.strip()
-
-    try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT.resolve():
-            return "unknown"
-        changed = git("status", "--porcelain", "--", *files)
-        return git("rev-parse", "--short=10", "HEAD") + (
-            " with changes" if changed else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
+    What is edited without changing what is measured is no change. "unknown" outside a
+    checkout of this project.
+    """
+    asked = ("rev-parse", "--show-toplevel", "--short=10", "HEAD")
+    top, _, head = (commits.git(*asked, root=ROOT) or "").strip().rpartition("\n")
+    if not head or Path(top).resolve() != ROOT.resolve():
         return "unknown"
+    committed = code.of_chapter(name, commits.reads(head, ROOT))
+    changed = code.changes(committed, dict(digests))
+    return head + (" with changes" if changed else "")
 
 
 def _processor() -> str:

@@ -53,7 +53,7 @@ def write(
 
 
 def _exponent(value: float, digits: int) -> int:
-    """The power of ten of a number's first digit, once it is rounded to so many digits."""
+    """The power of ten of a number's first digit, once rounded to so many digits."""
     return int(f"{value:.{digits - 1}e}".partition("e")[2])
 
 
@@ -70,8 +70,8 @@ class Number:
     """What the runs of a chapter measured under one name.
 
     ``values``, one a run; ``unit`` and ``form`` say how it is written; ``better`` is
-    "low", "high" or "" where neither is; ``report`` is the figure that a report gave for
-    the same quantity, if it gave one. ``image_error`` is a standard error over test
+    "low", "high" or "" where neither is; ``report`` is the figure that a report gave
+    for the same quantity, if it gave one. ``image_error`` is a standard error over test
     images within a run, for quantities that are means over images.
     """
 

@@ -23,7 +23,7 @@ MODULE = __name__
 
 
 class ParameterError(ValueError):
-    """A chapter was given parameters it cannot use; the message names each and the remedy."""
+    """Parameters that a chapter cannot use; the message names each and the remedy."""
 
 
 # --- types ---------------------------------------------------------------------------
@@ -31,7 +31,7 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, without ``low`` itself where ``above`` is set."""
+    """Numbers from ``low`` to ``high``, without ``low`` itself if ``above`` is set."""
 
     low: float
     high: float = math.inf
@@ -162,7 +162,7 @@ def refuse(problems: list[str]) -> None:
 
 
 def injected(cells: Iterable[str]) -> list[str]:
-    """Names that papermill set: assigned in the last cell that begins with "# Parameters"."""
+    """Names that papermill set, in the last cell that begins with "# Parameters"."""
     sources = [source for source in cells if source.lstrip().startswith("# Parameters")]
     body = ast.parse(sources[-1]).body if sources else []
     targets = [

@@ -24,7 +24,7 @@ FORMAT = 1
 
 
 class ResultsError(Exception):
-    """Results cannot be read or written; the message names the file or name and the remedy."""
+    """Results cannot be read or written; the message names what, and the remedy."""
 
 
 class MissingResult(ResultsError, KeyError):
@@ -55,7 +55,7 @@ class Results:
     def __init__(self, runs: Sequence[_RunResults] = ()) -> None:
         self._runs = list(runs) or [_RunResults()]
 
-    # --- measuring -----------------------------------------------------------------------
+    # --- measuring -------------------------------------------------------------------
 
     def record(
         self,
@@ -71,8 +71,8 @@ class Results:
 
         ``unit`` such as "nats" or "dB"; ``form`` "", "%" (a fraction) or "count";
         ``better`` "low", "high" or ""; ``report``, what a report gave for the same;
-        ``image_error``, a standard error over test images. Raises ValueError for a value
-        that is not finite.
+        ``image_error``, a standard error over test images. Raises ValueError for a
+        value that is not finite.
         """
         value = float(value)
         if not math.isfinite(value):
@@ -88,10 +88,11 @@ class Results:
         run.numbers[name] = {"value": value, **_described(number)}
 
     def keep(self, name: str, array: Any, each_run: bool = False) -> None:
-        """Keep an array of this run: curves, codes, images (as uint8: they are smaller).
+        """Keep an array of this run: curves, codes, images (as uint8, which is small).
 
         Published are the arrays of the first run; with ``each_run``, of all runs. Takes
-        NumPy arrays and torch tensors. Raises ValueError for entries that are not finite.
+        NumPy arrays and torch tensors. Raises ValueError for entries that are not
+        finite.
         """
         array = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
         if array.dtype == object:
@@ -113,7 +114,7 @@ class Results:
         # Where a cell is run again in JupyterLab, its newer finding counts.
         return self._runs[0]
 
-    # --- telling -------------------------------------------------------------------------
+    # --- telling ---------------------------------------------------------------------
 
     @property
     def runs(self) -> int:
@@ -178,10 +179,10 @@ class Results:
         """An array of every run; it was kept with ``each_run``."""
         return [_get(run.arrays, name, "array of every run") for run in self._runs]
 
-    # --- files ---------------------------------------------------------------------------
+    # --- files -----------------------------------------------------------------------
 
     def save(self, path: Path, provenance: Mapping[str, Any]) -> None:
-        """Write this run's ``path`` (.json) and the .npz beside it, with more provenance.
+        """Write ``path`` (.json), with more provenance, and the .npz beside it.
 
         The arrays are written first, and the numbers hold their digest: a reader sees
         both files of one run or an error, never a mixture.
@@ -209,8 +210,8 @@ class Results:
                 )
             if odd := _unlike(first.provenance, run.provenance):
                 raise ResultsError(
-                    f"{path} and {paths[0]} are no repeats of each other: they differ in "
-                    f"{', '.join(odd)}. Only the seed may differ."
+                    f"{path} and {paths[0]} are no repeats of each other: they differ "
+                    f"in {', '.join(odd)}. Only the seed may differ."
                 )
         return cls(runs)
 
@@ -246,7 +247,7 @@ def _get(found: Mapping[str, Any], name: str, kind: str) -> Any:
 
 
 def _unlike(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What two runs differ in that makes them no repeats: their chapter or parameters."""
+    """What makes two runs no repeats of each other: chapter or parameters."""
     ours, theirs = (
         {"chapter": facts.get("chapter"), **facts.get("parameters", {})}
         for facts in (first, other)
@@ -301,8 +302,8 @@ def _read(path: Path) -> _RunResults:
         about = page["arrays"]
         if hashlib.sha256(stored).hexdigest() != about["sha256"]:
             raise ResultsError(
-                f"{path.with_suffix('.npz')} is not the file that {path.name} was written "
-                "with: make both again or restore both."
+                f"{path.with_suffix('.npz')} is not the file that {path.name} was "
+                "written with: make both again or restore both."
             )
         with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -54,7 +54,10 @@ def at_least(low: float) -> Rule:
 
 def above(low: float, up_to: float = float("inf")) -> Rule:
     """A number above ``low`` and at most ``up_to``."""
-    return Rule(f"above {low}" + (f", at most {up_to}" if up_to < float("inf") else ""), lambda v: low < v <= up_to)
+    return Rule(
+        f"above {low}" + (f", at most {up_to}" if up_to < float("inf") else ""),
+        lambda v: low < v <= up_to,
+    )
 
 
 def between(low: float, high: float) -> Rule:
@@ -69,10 +72,15 @@ def one_of(*values: Any) -> Rule:
 
 def each(rule: Rule) -> Rule:
     """A list that is not empty and whose values all keep a rule."""
-    return Rule(f"a list of values {rule.wanted}", lambda values: len(values) > 0 and all(map(rule.holds, values)))
+    return Rule(
+        f"a list of values {rule.wanted}",
+        lambda values: len(values) > 0 and all(map(rule.holds, values)),
+    )
 
 
-def check_parameters(namespace: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
+def check_parameters(
+    namespace: Mapping[str, Any], rules: Mapping[str, Rule]
+) -> dict[str, Any]:
     """The chapter's parameters by name, or a :class:`ParameterError` that lists everything wrong with them.
 
     The parameters cell annotates its names, so the namespace's annotations are the parameters and their
@@ -80,7 +88,9 @@ def check_parameters(namespace: Mapping[str, Any], rules: Mapping[str, Rule]) ->
     a name assigned there and not annotated is a typing error. A whole number is taken for a float.
     """
     types: dict[str, Any] = namespace.get("__annotations__", {})
-    problems = [_unknown(name, types) for name in _injected(namespace) if name not in types]
+    problems = [
+        _unknown(name, types) for name in _injected(namespace) if name not in types
+    ]
     values = {}
     for name, kind in types.items():
         value = namespace[name]
@@ -94,16 +104,28 @@ def check_parameters(namespace: Mapping[str, Any], rules: Mapping[str, Rule]) ->
         elif name in rules and not rules[name].holds(value):
             problems.append(f"{name} = {value!r}: it must be {rules[name].wanted}.")
         elif name not in rules and kind in (int, float):
-            problems.append(f"{name}: the chapter states no range for it; add one to the rules of `chapter.start`.")
-    problems += [f"{name}: there is a rule for it but no such parameter." for name in rules.keys() - types.keys()]
+            problems.append(
+                f"{name}: the chapter states no range for it; add one to the rules of `chapter.start`."
+            )
+    problems += [
+        f"{name}: there is a rule for it but no such parameter."
+        for name in rules.keys() - types.keys()
+    ]
     if problems:
-        raise ParameterError("these parameters need mending:\n" + "\n".join(f"  - {text}" for text in problems))
+        raise ParameterError(
+            "these parameters need mending:\n"
+            + "\n".join(f"  - {text}" for text in problems)
+        )
     return values
 
 
 def _injected(namespace: Mapping[str, Any]) -> list[str]:
     """Names assigned in the last executed cell that papermill wrote; none in JupyterLab."""
-    cells = [source for source in namespace.get("In", []) if source.lstrip().startswith("# Parameters")]
+    cells = [
+        source
+        for source in namespace.get("In", [])
+        if source.lstrip().startswith("# Parameters")
+    ]
     if not cells:
         return []
     return [
@@ -117,7 +139,9 @@ def _injected(namespace: Mapping[str, Any]) -> list[str]:
 
 def _unknown(name: str, types: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, types, n=1)
-    return f"{name}: unknown. " + (f"Did you mean {close[0]}?" if close else f"Known: {', '.join(types)}.")
+    return f"{name}: unknown. " + (
+        f"Did you mean {close[0]}?" if close else f"Known: {', '.join(types)}."
+    )
 
 
 def _mistyped(name: str, value: Any, kind: Any) -> str | None:
@@ -147,19 +171,34 @@ def _mistyped(name: str, value: Any, kind: Any) -> str | None:
 class Run:
     """One execution of a chapter: its parameters, its device, its checkpoints and what it recorded."""
 
-    def __init__(self, name: str, parameters: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self, name: str, parameters: dict[str, Any], device: torch.device
+    ) -> None:
         self.name, self.parameters, self.device = name, parameters, device
         self._start = time.perf_counter()
         self._checkpoints: list[Checkpoint] = []
 
     def checkpoint(self, label: str) -> Checkpoint:
         """Where a training of this run keeps its state: other parameters or other code, another folder."""
-        key = hashlib.sha256(repr((sorted(self.parameters.items()), torch.__version__, _code())).encode())
-        root = Path(os.environ.get("LWL_CHECKPOINTS") or ROOT / "_build" / "checkpoints")
-        self._checkpoints.append(Checkpoint(root / self.name / key.hexdigest()[:12] / label))
+        key = hashlib.sha256(
+            repr((sorted(self.parameters.items()), torch.__version__, _code())).encode()
+        )
+        root = Path(
+            os.environ.get("LWL_CHECKPOINTS") or ROOT / "_build" / "checkpoints"
+        )
+        self._checkpoints.append(
+            Checkpoint(root / self.name / key.hexdigest()[:12] / label)
+        )
         return self._checkpoints[-1]
 
-    def record(self, name: str, value: float, form: str = ".3g", unit: str = "", error: float | None = None) -> None:
+    def record(
+        self,
+        name: str,
+        value: float,
+        form: str = ".3g",
+        unit: str = "",
+        error: float | None = None,
+    ) -> None:
         """Glue a number to the page under ``name``, with ± its error if it has one."""
         text = plus_minus(value, error, form)
         _glue(name, text, {"value": value, "error": error, "unit": unit, "text": text})
@@ -180,7 +219,9 @@ class Run:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "seconds": round(time.perf_counter() - self._start, 1),
-            "resumed_seconds": round(sum(part.resumed_seconds for part in self._checkpoints), 1),
+            "resumed_seconds": round(
+                sum(part.resumed_seconds for part in self._checkpoints), 1
+            ),
             "peak_memory_gb": peak and round(peak / 1e9, 2),
             "parameters": self.parameters,
         }
@@ -199,7 +240,9 @@ def start(name: str, namespace: dict[str, Any], rules: Mapping[str, Rule]) -> Ru
     namespace.update(parameters)
     device = parameters.get("device", "auto")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ParameterError("device = 'cuda', but torch sees no GPU here: use device = 'auto' or 'cpu'.")
+        raise ParameterError(
+            "device = 'cuda', but torch sees no GPU here: use device = 'auto' or 'cpu'."
+        )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
@@ -208,7 +251,9 @@ def start(name: str, namespace: dict[str, Any], rules: Mapping[str, Rule]) -> Ru
 
 def plus_minus(value: float, error: float | None, form: str) -> str:
     """A number as text, with ± its error if it has one."""
-    return format(value, form) + (f" ± {format(error, form)}" if error is not None else "")
+    return format(value, form) + (
+        f" ± {format(error, form)}" if error is not None else ""
+    )
 
 
 def show_code(*objects: Any) -> None:
@@ -222,7 +267,9 @@ def say(text: str) -> None:
     display(Markdown(inspect.cleandoc(text)))
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]], text_columns: int = 1) -> None:
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], text_columns: int = 1
+) -> None:
     """Show a table: the first ``text_columns`` columns to the left, numbers to the right."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, *rows)]
     lines.insert(1, "|" + ":--|" * text_columns + "--:|" * (len(header) - text_columns))
@@ -240,19 +287,26 @@ def _code() -> list[str]:
     loaded = {
         name: module
         for name, module in sys.modules.items()
-        if name.startswith("lib.") and not name.startswith(("lib.files", "lib.report", "lib.site"))
+        if name.startswith("lib.")
+        and not name.startswith(("lib.files", "lib.report", "lib.site"))
     }
-    return [strip_docs(Path(loaded[name].__file__).read_text()) for name in sorted(loaded)]
+    return [
+        strip_docs(Path(loaded[name].__file__).read_text()) for name in sorted(loaded)
+    ]
 
 
 def _commit() -> str:
     """The commit of the code that ran, marked if the tree had changes; "unknown" outside a git checkout."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + (" with changes" if git("status", "--porcelain") else "")
+        return git("rev-parse", "--short", "HEAD") + (
+            " with changes" if git("status", "--porcelain") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

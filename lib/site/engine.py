@@ -79,7 +79,7 @@ def lock(root: Path = ROOT) -> str:
 def arguments(
     chapter: str, run: str, seed: str = "", given: str = "", root: Path = ROOT
 ) -> str:
-    """papermill's arguments for a run: all that its profile sets, the seed, the given."""
+    """papermill's arguments for a run: its profile's, the seed, those given."""
     profile = run.removesuffix(CUSTOM)
     if contents.converted(chapter, root):
         values = contents.effective(chapter, profile, root)

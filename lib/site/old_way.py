@@ -19,10 +19,10 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-from lib import code
+from lib import code, commits
 from lib.files import ROOT, atomic_write, strip_docs
 from lib.report import embed
-from lib.site import commits, contents
+from lib.site import contents
 from lib.site.contents import DEMO, BookError
 
 PROGRESS = "application/vnd.jupyter.widget-view+json"

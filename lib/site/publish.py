@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from lib import code
+from lib import code, commits
 from lib.files import ROOT, atomic_write
 from lib.report.results import Results, copy_for_publishing
-from lib.site import commits, contents, old_way, published
+from lib.site import contents, old_way, published
 from lib.site.contents import DEMO, BookError
 
 LIMIT = 1_500_000
