@@ -31,7 +31,7 @@ check-published: $(READY)  ## say which published results are not what today's c
 
 test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)
 	$(BIN)/python -m pytest tests/browser

@@ -5,6 +5,8 @@ import pytest
 # Before torch is imported, here and in every notebook kernel: threads that spin for long while they wait slow tests
 # that run beside other work tenfold.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# Files of tests run beside each other, one a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,11 @@ from lib.report import parameters
 from lib.report.parameters import ParameterError, check, declared, injected, is_declaration
 
 CELL = """\
-from lib.report.parameters import Count, Device, Flag, Rate, Seed, Sigma, Some, Text, Fraction, Positive, Several
+from lib.report.parameters import Count, Device, Flag, Rate, Seed, Sample, Sigma, Some, Text, Fraction, Positive, Several
 
 epochs: Count = 20  # passes over the training images
 limit: Some = 0  # images to take; 0 for all # of them
+images: Sample = 0  # a set that is scored
 folds: Several = 2  # at least two
 seed: Seed = 0  # where random numbers start
 rate: Rate = 0.1  # of learning
@@ -36,7 +37,7 @@ def refusal(given=(), **values):
 
 
 def test_a_cell_declares_names_types_defaults_and_helps_in_its_order():
-    assert list(DECLARED)[:3] == ["epochs", "limit", "folds"]
+    assert list(DECLARED)[:3] == ["epochs", "limit", "images"]
     assert DECLARED["epochs"].default == 20 and DECLARED["epochs"].help == "passes over the training images"
     assert DECLARED["limit"].help == "images to take; 0 for all # of them" and DECLARED["share"].help == ""
     assert DECLARED["rates"].kind == list[parameters.Rate]
@@ -57,6 +58,8 @@ def test_a_whole_number_is_taken_for_a_float_and_nothing_else_is_changed():
     [
         ("epochs", 0, "epochs = 0: it must be at least 1."),
         ("limit", -1, "limit = -1: it must be at least 0."),
+        ("images", 49, "images = 49: it must be 0, which means all, or at least 50."),
+        ("images", -1, "it must be 0, which means all, or at least 50."),
         ("folds", 1, "folds = 1: it must be at least 2."),
         ("seed", -1, "it must be from 0 to 4,294,967,295."),
         ("seed", 2**32, "it must be from 0 to 4,294,967,295."),

@@ -56,7 +56,9 @@ def test_every_command_is_shown_as_the_line_it_runs(target):
 
 
 def test_the_tests_are_run_as_shown():
-    assert ".venv/bin/python -m pytest" in shown() and any("-m pytest" in line for line in made("test"))
+    assert ".venv/bin/python -m pytest -n auto --dist loadfile" in shown() and any(
+        "-m pytest" in line for line in made("test")
+    )
 
 
 def test_an_unknown_chapter_is_answered_with_the_known_ones():

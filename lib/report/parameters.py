@@ -31,17 +31,25 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, without ``low`` itself if ``above`` is set."""
+    """Numbers from ``low`` to ``high``, without ``low`` itself if ``above`` is set.
+
+    With ``or_zero``, 0 as well, which then stands for all.
+    """
 
     low: float
     high: float = math.inf
     above: bool = False
+    or_zero: bool = False
 
     def holds(self, value: float) -> bool:
+        if self.or_zero and value == 0:
+            return True
         over = value > self.low if self.above else value >= self.low
         return over and value <= self.high and math.isfinite(value)
 
     def __str__(self) -> str:
+        if self.or_zero:
+            return f"0, which means all, or at least {_plain(self.low)}"
         if self.above:
             most = f", at most {self.high:g}" if self.high < math.inf else " and finite"
             return f"above {self.low:g}{most}"
@@ -67,6 +75,8 @@ Count = Annotated[int, Range(1)]
 """A whole number, at least 1: epochs, images in a batch, widths."""
 Some = Annotated[int, Range(0)]
 """A whole number, at least 0, where 0 means none, or all."""
+Sample = Annotated[int, Range(50, or_zero=True)]
+"""How many images to use; 0 means all. Fewer than 50 cannot be scored as a set."""
 Several = Annotated[int, Range(2)]
 """A whole number, at least 2."""
 Seed = Annotated[int, Range(0, 2**32 - 1)]
