@@ -18,6 +18,8 @@ NBSP = "\u00a0"
 FORMS = ("", "%", "count")
 NEGLIGIBLE = 1e-9
 """Runs that differ by less than this share of their mean differ by rounding only."""
+UNREADABLE = 1e-6
+"""An error below this share of its number is not written: seven digits tell nobody."""
 
 
 def write(
@@ -35,7 +37,7 @@ def write(
         return "not finite" if math.isnan(value) else ("∞" if value > 0 else "−∞")
     if form == "%":
         return write(100 * value, error and 100 * error, "", with_error) + "%"
-    error = None if error is None or error <= NEGLIGIBLE * abs(value) else error
+    error = None if error is None or error < UNREADABLE * abs(value) else error
     if form == "count" and error is None and float(value).is_integer():
         return _fixed(value, 0)
     if value == 0 and not error:
