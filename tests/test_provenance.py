@@ -32,6 +32,9 @@ def test_every_run_has_a_line():
 def test_a_gpu_has_no_threads_and_a_system_that_tells_no_memory_is_said():
     text = closing({**FACTS, "threads": None, "peak_memory_gb": None})
     assert "| A processor | 3 minutes | not known |" in text
+    assert "| 123 GB |" in closing({**FACTS, "peak_memory_gb": 123.4}) and "10 GB" in closing(
+        {**FACTS, "peak_memory_gb": 9.99}
+    )
 
 
 def test_parameters_that_are_defaults_need_no_column_for_defaults():

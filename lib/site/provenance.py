@@ -75,7 +75,7 @@ def _runs(facts: Sequence[Mapping[str, Any]]) -> str:
             f"`{run['commit']}`",
             _machine(run),
             duration(run["seconds"]) + _resumed(run.get("resumed_seconds", 0)),
-            f"{run['peak_memory_gb']:.2g} GB" if run["peak_memory_gb"] else "not known",
+            _memory(run["peak_memory_gb"]),
         ]
         for run in facts
     ]
@@ -84,6 +84,12 @@ def _runs(facts: Sequence[Mapping[str, Any]]) -> str:
 
 def _resumed(seconds: float) -> str:
     return f" ({duration(seconds)} of it in an earlier go)" if seconds >= 1 else ""
+
+
+def _memory(gigabytes: float | None) -> str:
+    if not gigabytes:
+        return "not known"
+    return f"{gigabytes:,.{1 if gigabytes < 9.95 else 0}f} GB"
 
 
 def _machine(run: Mapping[str, Any]) -> str:
