@@ -53,5 +53,7 @@ def test_banners_stand_over_demo_data_and_earlier_code_only():
     assert "Demo data" in provenance.banner([{**FACTS, "profile": "demo"}], today, False)
     assert "Demo data" in provenance.banner([{**FACTS, "profile": "demo.custom"}], today, False)
     other = {**FACTS, "commit": "1234567890"}
+    text = provenance.banner([{**FACTS, "profile": "demo"}], {"cells": "1" * 16}, False)
+    assert "Demo data" in text and "The cells that measure have changed since" in text
     text = provenance.banner([FACTS, other], {"cells": "1" * 16}, False)
     assert "`abcdef0123` and `1234567890` (2026-01-02)" in text
