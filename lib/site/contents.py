@@ -37,7 +37,8 @@ def pages(root: Path = ROOT) -> list[str]:
 
 def _notebooks(root: Path) -> list[str]:
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    files = [Path(entry["file"]) for entry in toc["chapters"]]
+    listed = [entry for part in toc.get("parts", [toc]) for entry in part["chapters"]]
+    files = [Path(toc["root"]), *(Path(entry["file"]) for entry in listed)]
     return [file.name for file in files if (root / file).with_suffix(".ipynb").exists()]
 
 
