@@ -1,8 +1,8 @@
 """Wasserstein GANs with a penalty on the critic's gradient: Gulrajani et al. (2017),
 Petzka et al. (2018).
 
-A critic f gives each example one number; real ones shall get high numbers, made ones
-low numbers. Networks come in as arguments: ``generator`` maps noise (B, D) to examples,
+A critic f gives each example one number, which should be high for real examples and
+low for generated ones. Networks come in as arguments: ``generator`` maps noise (B, D) to examples,
 ``critic`` maps examples to scores (B,).
 """
 
