@@ -29,8 +29,9 @@ STARTED = time.time()
 # Chapters take a GPU where there is one: then one at a time.
 GPUS = int(shutil.which("nvidia-smi") is not None)
 PYTHON = shlex.quote(sys.executable)
-# A chapter gets so many cores; with more of them, more chapters run beside each other.
-THREADS = int(config.get("threads", 2))
+# A chapter gets so many cores; with more of them, more chapters run beside each other. One thread is as fast as two
+# for most networks here, and many times as fast where something else runs: threads that wait spin against it.
+THREADS = int(config.get("threads", 1))
 
 
 wildcard_constraints:
@@ -79,8 +80,6 @@ rule measure:
     resources:
         gpu=lambda wildcards: max(GPUS, int(wildcards.run.startswith("paper"))),
     shell:
-        # Threads that wait may spin, as is OpenMP's default, since a chapter has its cores for itself: sent to sleep
-        # early (GOMP_SPINCOUNT=3000), two threads took 124 to 190 ms for a step of chapter 4, in place of 115.
         # Once results are written, a cell that cannot tell them does not throw them away: telling says it again.
         "OMP_NUM_THREADS={threads} LWL_PROGRESS=$PWD/{log.progress} LWL_RESULTS=$PWD/{output[0]}"
         " LWL_PROFILE={wildcards.run}"

@@ -213,8 +213,10 @@ def test_tables_say_what_their_errors_are(shown):
 
 def test_claims_are_shown_and_handed_on(shown):
     chapter.claims(
-        Claim("It is low.", "000", str(verdict(THREE, 9.0)), "2 m"), Claim("It is blue.", "002", "cannot be told", "–")
+        Claim("It is low.", "000", str(verdict(THREE, 9.0)), "2 m"),
+        told=[Claim("It is blue.", "002", "cannot be told", "–")],
     )
+    assert "blue" not in shown[0], "told above"
     assert "| It is low. | 000 | **better** | 2 m |" in shown[0]
     record = shown[1]["metadata"]
     assert record["scrapbook"]["name"] == "claims" and record["record"][1]["outcome"] == "cannot be told"

@@ -9,7 +9,8 @@ from lib.report import parameters
 from lib.report.parameters import ParameterError, check, declared, injected, is_declaration
 
 CELL = """\
-from lib.report.parameters import Count, Device, Flag, Rate, Seed, Sample, Sigma, Some, Text, Fraction, Positive, Several
+from lib.report.parameters import Count, Device, Flag, Rate, Seed, Sample, Sigma, Some, Text, \
+    Fraction, Positive, Several
 
 epochs: Count = 20  # passes over the training images
 limit: Some = 0  # images to take; 0 for all # of them

@@ -265,12 +265,15 @@ def _compared(results: Results, line: str) -> Claim:
     return Claim(statement, report, claim(ours, sign, other), evidence)
 
 
-def claims(*found: Claim) -> None:
-    """Show statements of reports with verdicts, and hand them to the results page."""
+def claims(*found: Claim, told: Sequence[Claim] = ()) -> None:
+    """Show statements of reports with verdicts, and hand them to the results page.
+
+    Those that the page has ``told`` already are handed on, too.
+    """
     rows = [(c.statement, c.report, f"**{c.outcome}**", c.evidence) for c in found]
     head = ["statement", "report", "verdict", "measured here"]
     table(head, rows, text_columns=4)
-    hand_on("claims", [asdict(c) for c in found])
+    hand_on("claims", [asdict(c) for c in (*found, *told)])
 
 
 def power(number: float) -> str:

@@ -178,7 +178,7 @@
     const readout = make("p", { role: "status" });
     const help = make(
       "p", { class: "help", id: "help" },
-      `Drag over the plane, or focus it and use the arrow keys (Shift: larger steps, Home: the centre). Decoded at ${rows} × ${data.columns} places, blended between them.`,
+      `Drag over the plane, or use the arrow keys (Shift: larger steps, Home: centre). Decoded at ${rows} × ${data.columns} places, blended between.`,
     );
     const one = image.getContext("2d");
     const lower = make("canvas", { width: data.width, height: data.height });
