@@ -106,11 +106,8 @@ def of_library(sources: Iterable[str], read: Read | None = None) -> dict[str, st
     while waiting:
         module = waiting.pop()
         name = module.replace(".", "/") + ".py"
-        if (
-            name in found
-            or module.startswith(PRESENTING)
-            or (text := read(name)) is None
-        ):
+        presents = any(f"{module}.".startswith(f"{wing}.") for wing in PRESENTING)
+        if name in found or presents or (text := read(name)) is None:
             continue
         found[name] = digest([text])
         waiting |= imported(text)

@@ -13,7 +13,7 @@ from lib.report import chapter
 from lib.report.chapter import Claim
 from lib.report.numbers import Number, verdict
 from lib.report.parameters import ParameterError
-from lib.report.results import Results
+from lib.report.results import Results, ResultsError
 
 
 def start(name="01_a", given=None, cell=PARAMETERS, **more):
@@ -89,6 +89,8 @@ def test_a_told_chapter_has_the_results_and_the_parameters_of_their_runs(tmp_pat
     assert run.results["height"].values == (2.0, 3.0) and run.results.runs == 2
     assert namespace["level"] == 3 and namespace["younger"] == 5 and namespace["seed"] == 0
     assert run.data["title"] == FACTS["data"]["title"]
+    with pytest.raises(ResultsError, match="holds results of 01_a, not of 02_b"):
+        start(name="02_b", cell=cell)
 
 
 # --- finishing -----------------------------------------------------------------------

@@ -33,6 +33,7 @@ FILES = {
     "lib/late.py": "",
     "lib/files.py": "ROOT = 1\n",
     "lib/pictures.py": "",
+    "lib/reporting.py": "",
     "lib/report/chapter.py": "",
 }
 
@@ -72,6 +73,7 @@ def test_comments_docstrings_and_layout_are_no_change(change, names):
         ("y = 2", "y = 3", ["cells"]),
         ("y = 2", "%timeit y", ["cells"]),
         ("y = 2", "from lib import pictures", ["cells", "lib/pictures.py"]),
+        ("y = 2", "from lib import reporting", ["cells", "lib/reporting.py"]),
     ],
 )
 def test_only_measuring_cells_are_the_chapters_own_code(old, new, names):

@@ -44,6 +44,13 @@ def text(value, error=None, form="", **options):
         (-3.2e-8, 4e-9, "(−3.20 ± 0.40) × 10⁻⁸"),
         (123456789.0, None, "1.23 × 10⁸"),
         (123456789.0, 2e6, "(1.235 ± 0.020) × 10⁸"),
+        # Powers of ten are those of what is written, not of what is rounded.
+        (9_999_999.6, None, "1.00 × 10⁷"),
+        (9_994_999.0, None, "9,990,000"),
+        (0.000099996, None, "0.000100"),
+        (9.9996e7, 1e4, "(9.9996 ± 0.0010) × 10⁷"),
+        (9.9996e7, 1e5, "(1.0000 ± 0.0010) × 10⁸"),
+        (3e-8, 2.0e-7, "(0.3 ± 2.0) × 10⁻⁷"),
         (1e-300, None, "1.00 × 10⁻³⁰⁰"),
         (float("inf"), None, "∞"),
         (float("-inf"), None, "−∞"),
@@ -110,6 +117,13 @@ def test_runs_that_agree_have_no_spread_even_where_rounding_says_so():
     assert Number((0.1 + 0.2, 0.3, 0.3)).deviation == 0.0 and Number((0.1 + 0.2, 0.3, 0.3)).text == "0.300"
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_huge_and_tiny_runs_have_a_spread(scale):
+    number = Number((scale, 2 * scale, 3 * scale))
+    assert number.deviation == pytest.approx(scale, rel=1e-9, abs=0.0)
+    assert number.text.startswith("(2.0\u00a0±\u00a01.0)")
+
+
 def test_arithmetic_pairs_runs_so_that_what_they_share_cancels():
     a, b = Number((1.0, 2.0, 3.0), "m", better="low"), Number((0.5, 1.5, 2.5), "m")
     gap = a - b
@@ -150,6 +164,8 @@ def test_one_run_shows_nothing_unless_its_images_do():
 def test_runs_without_any_spread_differ_by_whatever_they_differ():
     assert difference(Number((1.0, 1.0)), Number((2.0, 2.0))) == -1
     assert difference(Number((1.0, 1.0)), Number((1.0, 1.0))) == 0
+    assert difference(Number((0.1 + 0.2,) * 3), Number((0.3,) * 3)) == 0, "what differs by rounding ties"
+    assert difference(Number((0.1 + 0.2,) * 3), 0.3) == 0 and difference(Number((1e-30,) * 2), 0.0) == 1
 
 
 def test_a_verdict_knows_which_way_is_better():

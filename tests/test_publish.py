@@ -64,6 +64,15 @@ def test_seeds_can_be_stored_one_by_one(project):
         store(project, 2)
 
 
+def another_place(project, **facts):
+    """A run that was put where one of seed 0 and the laptop profile belongs."""
+    found = run(project, **facts)
+    target = project / "_build" / "results" / "laptop" / "01_a" / "seed-0.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".npz", ".json"):
+        found.with_suffix(suffix).rename(target.with_suffix(suffix))
+
+
 def no_commit(project):
     run(project, commit="abcdef0123 with changes")
 
@@ -106,6 +115,9 @@ def damaged(project):
     ("make", "message"),
     [
         (lambda project: None, r"There are no results at .*seed-0\.json"),
+        (lambda project: another_place(project, profile="own"), "holds a run of profile own, seed 0: remove it"),
+        (lambda project: another_place(project, seed=3), "holds a run of profile laptop, seed 3: remove it"),
+        (lambda project: another_place(project, chapter="02_b"), "holds results of 02_b, not of 01_a"),
         (no_commit, "no commit holds .abcdef0123 with changes"),
         (unknown_commit, "no commit holds .unknown"),
         (other_commit, "abcdef0123 is not in this repository"),
@@ -135,8 +147,9 @@ def test_runs_of_different_code_do_not_stand_beside_each_other(project):
     (project / "lib" / "toy.py").write_text("def height(level):\n    return 3.0 * level\n")
     commit_all(project)
     run(project, 1)
-    with pytest.raises(BookError, match=r"seeds 0 and 1 ran different code, lib/toy\.py"):
+    with pytest.raises(BookError, match=r"published/01_a/seed-1\.json and .* they differ in lib/toy\.py"):
         store(project, 1)
+    assert len(published.paths("01_a", project)) == 1
     run(project)
     store(project, 0, 1)
 

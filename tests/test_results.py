@@ -10,7 +10,7 @@ import torch
 from lib.report.results import MissingResult, Results, ResultsError, copy_for_publishing
 
 
-def run(path, seed=0, fd=2.0, parameters=None, chapter="01_a", extra=()):
+def run(path, seed=0, fd=2.0, parameters=None, extra=(), **facts):
     results = Results()
     results.record("fd", fd, unit="nats", better="low", report=3.0)
     results.record("share", 0.5, form="%")
@@ -18,8 +18,12 @@ def run(path, seed=0, fd=2.0, parameters=None, chapter="01_a", extra=()):
         results.record(name, 1.0)
     results.keep("images", np.full((2, 3), seed, np.uint8))
     results.keep("curve", [float(seed), 1.0], each_run=True)
-    results.save(path, {"chapter": chapter, "parameters": {"epochs": 2, "seed": seed, **(parameters or {})}})
+    parameters = {"epochs": 2, "seed": seed, **(parameters or {})}
+    results.save(path, {"chapter": "01_a", "code": CODE, "parameters": parameters, **facts})
     return path
+
+
+CODE = {"cells": "1", "lib/x.py": "1"}
 
 
 def three(folder):
@@ -34,7 +38,8 @@ def test_a_run_reads_as_it_was_written(tmp_path):
         results["share"].form == "%" and "fd" in results and "fid" not in results and list(results) == ["fd", "share"]
     )
     assert results.array("images").dtype == np.uint8 and results.array("curve").dtype == np.float32
-    assert results.runs == 1 and results.provenance == [{"chapter": "01_a", "parameters": {"epochs": 2, "seed": 0}}]
+    facts = {"chapter": "01_a", "code": CODE, "parameters": {"epochs": 2, "seed": 0}}
+    assert results.runs == 1 and results.provenance == [facts]
 
 
 def test_three_runs_read_as_one_with_the_pictures_of_the_first(tmp_path):
@@ -68,15 +73,19 @@ def test_only_finite_numbers_and_arrays_are_results():
         results.record("fd", 1.0, better="up")
     with pytest.raises(ValueError, match="form="):
         results.record("fd", 1.0, form=".3f")
+    for beside in ("report", "image_error"):  # an hour before they could not be written
+        with pytest.raises(ValueError, match=f"fd, {beside} = nan: a result must be finite"):
+            results.record("fd", 1.0, **{beside: float("nan")})
     assert list(results) == []
 
 
 def test_tensors_are_kept_and_a_cell_run_again_counts(tmp_path):
     results = Results()
     for value in (1.0, 2.0):
-        results.record("fd", torch.tensor(value), image_error=torch.tensor(0.5))
-        results.keep("grid", torch.full((2,), value, requires_grad=True))
+        results.record("fd", torch.tensor(value), image_error=torch.tensor(0.5), report=np.float32(0.5))
+        results.keep("grid", torch.full((2,), value, requires_grad=True), each_run=value == 1.0)
     results.save(tmp_path / "seed-0.json", {})
+    assert json.loads((tmp_path / "seed-0.json").read_text())["arrays"]["each_run"] == []
     read = Results.read([tmp_path / "seed-0.json"])
     assert read["fd"].values == (2.0,) and read["fd"].image_error == 0.5 and (read.array("grid") == 2.0).all()
 
@@ -107,9 +116,14 @@ def spoil(path, change):
         (lambda page: page.update(format=0), "no results file of format 1"),
         (lambda page: page.pop("arrays"), "damaged"),
         (lambda page: page.pop("provenance"), "damaged"),
+        (lambda page: page.update(provenance=[]), "damaged"),
+        (lambda page: page["provenance"].update(parameters=[]), "damaged"),
         (lambda page: page.update(numbers=[]), "damaged"),
         (lambda page: page["numbers"].update(fd=3), "damaged"),
         (lambda page: page["numbers"]["fd"].update(value="many"), "damaged"),
+        (lambda page: page["numbers"]["fd"].update(value=float("nan")), "damaged .*fd = nan"),
+        (lambda page: page["numbers"]["fd"].update(report=float("inf")), "damaged .*report = inf"),
+        (lambda page: page["numbers"]["fd"].update(form=".3f"), "damaged .*form="),
         (lambda page: page["numbers"]["fd"].update(colour="red"), "damaged"),
         (lambda page: page["arrays"].update(sha256="0"), r"seed-0\.npz is not the file"),
     ],
@@ -162,6 +176,7 @@ def test_a_run_that_is_killed_while_it_writes_leaves_the_earlier_results_or_says
         ({"parameters": {"epochs": 3}}, "they differ in epochs"),
         ({"parameters": {"width": 3}}, "they differ in width"),
         ({"chapter": "02_b"}, "they differ in chapter"),
+        ({"code": {"cells": "2"}}, "they differ in lib/x.py, measuring cells"),
         ({"extra": ["mse"]}, "did not measure the same: only one has mse"),
     ],
 )
@@ -169,6 +184,21 @@ def test_runs_that_differ_in_more_than_their_seed_are_refused(tmp_path, change, 
     paths = [run(tmp_path / "seed-0.json"), run(tmp_path / "seed-1.json", 1, **change)]
     with pytest.raises(ResultsError, match=message):
         Results.read(paths)
+
+
+def test_a_run_counts_once(tmp_path):
+    paths = [run(tmp_path / f"seed-{name}.json", seed) for name, seed in ((0, 0), (1, 1), (2, 1))]
+    with pytest.raises(ResultsError, match=r"seed-1\.json is not the only file with seed 1"):
+        Results.read(paths)
+    with pytest.raises(ResultsError, match="not the only file with seed 0"):
+        Results.read(paths[:1] * 2)
+
+
+def test_another_chapters_run_is_refused_where_one_is_named(tmp_path):
+    path = run(tmp_path / "seed-0.json")
+    assert Results.read([path], chapter="01_a").runs == 1
+    with pytest.raises(ResultsError, match=r"seed-0\.json holds results of 01_a, not of 02_b"):
+        Results.read([path], chapter="02_b")
 
 
 def test_the_machine_may_differ(tmp_path):
@@ -182,11 +212,11 @@ def test_the_machine_may_differ(tmp_path):
 
 def test_of_later_runs_only_what_was_kept_of_every_run_is_published(tmp_path):
     first, second, _ = three(tmp_path)
-    copy_for_publishing(first, tmp_path / "out" / "seed-0.json", True, {"by": "me"})
-    copy_for_publishing(second, tmp_path / "out" / "seed-1.json", False, {})
+    copy_for_publishing(first, tmp_path / "out" / "seed-0.json", True)
+    copy_for_publishing(second, tmp_path / "out" / "seed-1.json", False)
     results = Results.read([tmp_path / "out" / f"seed-{seed}.json" for seed in (0, 1)])
     assert results["fd"].values == (2.0, 3.0) and len(results.arrays("curve")) == 2
-    assert results.provenance[0]["by"] == "me" and (results.array("images") == 0).all()
+    assert results.provenance[0]["chapter"] == "01_a" and (results.array("images") == 0).all()
     with pytest.raises(MissingResult):
         results.arrays("images")
 

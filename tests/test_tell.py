@@ -88,6 +88,21 @@ def test_an_error_names_chapter_cell_and_what_went_wrong(project, results):
     with pytest.raises(TellError, match=r"no number called 'heigth'\. Did you mean 'height'") as caught:
         tell.tell("01_a", results, project)
     assert caught.value.missing
+    write_chapter(project, "01_a", prose="It is {eval}`level`, or {eval}`run.results['width']`.")
+    with pytest.raises(
+        TellError, match=r"told: \{eval\}`run\.results\['width'\]` in its cell 'prose' failed"
+    ) as caught:
+        tell.tell("01_a", results, project)
+    assert caught.value.missing
+
+
+def test_prose_quotes_what_its_place_says_and_not_what_later_cells_make_of_it(project, results):
+    write_chapter(
+        project, "01_a", telling="level = 99", prose="It is {eval}`print(1) or level`: {eval}`run.results['height']`."
+    )
+    told = tell.tell("01_a", results, project)
+    assert [cell.source for cell in told.cells if cell.get("id") == "prose"] == ["It is 3: 2.50\xa0m."]
+    assert len(told.cells) == 7
 
 
 # --- pages ---------------------------------------------------------------------------
@@ -145,7 +160,7 @@ def test_what_old_results_lack_is_told_from_the_demo_run_and_the_page_says_so(ch
     project, today = chapter
     published(project, code={"cells": "1" * 16})
     write_chapter(project, "01_a", telling="print(run.results['width'])")
-    with pytest.raises(TellError, match="width"):
+    with pytest.raises(TellError, match=r"(?s)width.* are of earlier measuring cells\. Say `make book`"):
         tell.page("01_a", "demo", project)
     path = demo(project, **today)
     path.write_text(path.read_text().replace('"height"', '"width"'))

@@ -56,7 +56,23 @@
     }
   };
 
+  // Figures have a picture for the dark; paper is never dark.
+  const night = all.bind(null, "article img[data-night]");
+  const light = new WeakMap();
+  const dress = (dark) => {
+    for (const image of night()) {
+      if (!light.has(image)) light.set(image, image.src);
+      const wanted = dark ? image.dataset.night : light.get(image);
+      if (image.getAttribute("src") !== wanted) image.src = wanted;
+    }
+  };
+  const isDark = () => document.documentElement.dataset.theme === "dark";
+  window.addEventListener("beforeprint", () => dress(false));
+  window.addEventListener("afterprint", () => dress(isDark()));
+
   window.addEventListener("DOMContentLoaded", () => {
+    dress(isDark());
+    new MutationObserver(() => dress(isDark())).observe(document.documentElement, { attributeFilter: ["data-theme"] });
     mendLists();
     mendFigures();
   });

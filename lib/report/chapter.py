@@ -174,7 +174,8 @@ def start(name: str, namespace: dict[str, Any]) -> Run:
     values = {key: namespace[key] for key in declared}
     given = declared_parameters.injected(history)
     if told := os.environ.get(TELL):
-        results = Results.read([Path(path) for path in told.split(os.pathsep)])
+        paths = [Path(path) for path in told.split(os.pathsep)]
+        results = Results.read(paths, chapter=name)
         # What the runs used; a parameter that is younger than they are has its default.
         values |= {
             k: v for k, v in results.provenance[0]["parameters"].items() if k in values

@@ -17,7 +17,7 @@ NBSP = "\u00a0"
 """A space at which no line breaks."""
 FORMS = ("", "%", "count")
 NEGLIGIBLE = 1e-9
-"""Runs that differ by less than this share of their mean differ by rounding only."""
+"""What differs by less than this share of itself differs by rounding only."""
 UNREADABLE = 1e-6
 """An error below this share of its number is not written: seven digits tell nobody."""
 
@@ -43,8 +43,8 @@ def write(
     if value == 0 and not error:
         return "0"
     decimals = 1 - _exponent(error, 2) if error else 2 - _exponent(value, 3)
-    size = max(abs(value), error or 0)
-    power = 0 if 1e-4 <= size < 1e7 else _exponent(size, 3)
+    power = _exponent(round(max(abs(value), error or 0), decimals), 15)
+    power = 0 if -4 <= power < 7 else power
     shown = [value, error] if error and with_error else [value]
     parts = [_fixed(part / 10.0**power, decimals + power) for part in shown]
     text = f"{NBSP}±{NBSP}".join(parts)
@@ -97,8 +97,8 @@ class Number:
         """The standard deviation over runs; None for one run."""
         if self.runs < 2:
             return None
-        squares = math.fsum((value - self.mean) ** 2 for value in self.values)
-        deviation = math.sqrt(squares / (self.runs - 1))
+        gaps = [value - self.mean for value in self.values]
+        deviation = math.hypot(*gaps) / math.sqrt(self.runs - 1)
         return 0.0 if deviation <= NEGLIGIBLE * abs(self.mean) else deviation
 
     @property
@@ -190,10 +190,11 @@ def difference(first: Number, second: Number | float) -> int:
 
     The difference must exceed two standard errors of it: over runs, or, for single
     runs, over test images where both say so. A plain number, such as a report's, has no
-    error. A single run without any error shows nothing.
+    error. A single run without any error shows nothing, nor does a difference that is
+    rounding.
     """
     gap = first.mean - float(second)
-    if gap == 0:
+    if abs(gap) <= NEGLIGIBLE * max(abs(first.mean), abs(float(second))):
         return 0
     errors = [
         _error_of(number) for number in (first, second) if isinstance(number, Number)

@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from lib.files import atomic_write
 from lib.report.numbers import Number, verdict, write
 
 FORMAT = 1
+FREE = {"seed", "device", "data_root"}
+"""Parameters that are no part of what was measured."""
 
 
 class ResultsError(Exception):
@@ -74,18 +76,8 @@ class Results:
         ``image_error``, a standard error over test images. Raises ValueError for a
         value that is not finite.
         """
-        value = float(value)
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{name} = {value}: a result must be finite. What made it so?"
-            )
-        if better not in ("", "low", "high"):
-            raise ValueError(f'{name}: better={better!r}; say "low", "high" or "".')
-        write(value, form=form)  # refuses an unknown form
-        image_error = None if image_error is None else float(image_error)
-        number = Number((value,), unit, form, better, report, image_error)
-        run = self._measuring(name, "numbers")
-        run.numbers[name] = {"value": value, **_described(number)}
+        entry = _entry(name, value, unit, form, better, report, image_error)
+        self._measuring().numbers[name] = entry
 
     def keep(self, name: str, array: Any, each_run: bool = False) -> None:
         """Keep an array of this run: curves, codes, images (as uint8, which is small).
@@ -103,15 +95,14 @@ class Results:
             raise ValueError(
                 f"{name}: a result must be finite. What made it otherwise?"
             )
-        run = self._measuring(name, "arrays")
+        # Where a cell is run again in JupyterLab, its newer finding counts.
+        run = self._measuring()
         run.arrays[name] = array
-        if each_run:
-            run.each_run.add(name)
+        (run.each_run.add if each_run else run.each_run.discard)(name)
 
-    def _measuring(self, name: str, kind: str) -> _RunResults:
+    def _measuring(self) -> _RunResults:
         if len(self._runs) > 1:
             raise ValueError("Results of several runs are read, not added to.")
-        # Where a cell is run again in JupyterLab, its newer finding counts.
         return self._runs[0]
 
     # --- telling ---------------------------------------------------------------------
@@ -192,17 +183,24 @@ class Results:
         _write(path, run)
 
     @classmethod
-    def read(cls, paths: Sequence[Path]) -> "Results":
+    def read(cls, paths: Sequence[Path], chapter: str = "") -> "Results":
         """The runs of these .json files as one, in this order.
 
-        Raises :class:`ResultsError` for files that are missing or damaged, and for runs
-        that are not repeats of each other.
+        Raises :class:`ResultsError` for files that are missing or damaged, for runs
+        that are not repeats of each other, and, if ``chapter`` names one, for runs of
+        another.
         """
         if not paths:
             raise ResultsError("No results were given to read.")
         runs = [_read(Path(path)) for path in paths]
         first = runs[0]
-        for path, run in zip(paths, runs, strict=True):
+        whose = first.provenance.get("chapter")
+        if chapter and whose != chapter:
+            raise ResultsError(
+                f"{paths[0]} holds results of {whose}, not of {chapter}."
+            )
+        seeds = [_parameters(run.provenance).get("seed") for run in runs]
+        for path, run, seed in zip(paths, runs, seeds, strict=True):
             if odd := first.numbers.keys() ^ run.numbers.keys():
                 raise ResultsError(
                     f"{path} and {paths[0]} did not measure the same: only one has "
@@ -211,15 +209,19 @@ class Results:
             if odd := _unlike(first.provenance, run.provenance):
                 raise ResultsError(
                     f"{path} and {paths[0]} are no repeats of each other: they differ "
-                    f"in {', '.join(odd)}. Only the seed may differ."
+                    f"in {', '.join(odd)}. Only the seed may differ: run all of them "
+                    "with the same code and parameters."
+                )
+            if seed is not None and seeds.count(seed) > 1:
+                raise ResultsError(
+                    f"{path} is not the only file with seed {seed}, and a run counts "
+                    "once: remove the copies."
                 )
         return cls(runs)
 
 
-def copy_for_publishing(
-    source: Path, target: Path, first: bool, facts: Mapping[str, Any]
-) -> None:
-    """Write a run's files anew at ``target``, with more provenance.
+def copy_for_publishing(source: Path, target: Path, first: bool) -> None:
+    """Write a run's files anew at ``target``.
 
     All arrays of the first run, of later ones those kept with ``each_run``.
     """
@@ -227,15 +229,35 @@ def copy_for_publishing(
     arrays = {
         name: a for name, a in run.arrays.items() if first or name in run.each_run
     }
-    provenance = {**run.provenance, **facts}
-    _write(target, replace(run, arrays=arrays, provenance=provenance))
+    _write(target, replace(run, arrays=arrays))
 
 
-def _described(number: Number) -> dict[str, Any]:
-    """What is said of a number besides its values, without what is not said."""
-    described = asdict(number)
-    del described["values"]
-    return {key: value for key, value in described.items() if value not in ("", None)}
+def _entry(
+    name: str,
+    value: float,
+    unit: str = "",
+    form: str = "",
+    better: str = "",
+    report: float | None = None,
+    image_error: float | None = None,
+) -> dict[str, Any]:
+    """What is kept of a number, without what is not said. ValueError for no result."""
+    entry: dict[str, Any] = {"value": float(value)}
+    entry |= {"unit": unit, "form": form, "better": better}
+    entry |= {
+        key: figure if figure is None else float(figure)
+        for key, figure in {"report": report, "image_error": image_error}.items()
+    }
+    for key, figure in entry.items():
+        if isinstance(figure, float) and not math.isfinite(figure):
+            which = name if key == "value" else f"{name}, {key}"
+            raise ValueError(
+                f"{which} = {figure}: a result must be finite. What made it so?"
+            )
+    if better not in ("", "low", "high"):
+        raise ValueError(f'{name}: better={better!r}; say "low", "high" or "".')
+    write(entry["value"], form=form)  # refuses an unknown form
+    return {key: said for key, said in entry.items() if said not in ("", None)}
 
 
 def _get(found: Mapping[str, Any], name: str, kind: str) -> Any:
@@ -246,18 +268,22 @@ def _get(found: Mapping[str, Any], name: str, kind: str) -> Any:
     raise MissingResult(f"The runs hold no {kind} called {name!r}.{hint}")
 
 
+def _parameters(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return facts.get("parameters", {})
+
+
 def _unlike(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What makes two runs no repeats of each other: chapter or parameters."""
-    ours, theirs = (
-        {"chapter": facts.get("chapter"), **facts.get("parameters", {})}
-        for facts in (first, other)
-    )
-    free = {"seed", "device", "data_root"}
-    names = sorted(ours.keys() | theirs.keys())
+    """What makes two runs no repeats of each other: chapter, parameters or code."""
+    found = []
+    for facts in (first, other):
+        code = dict(facts.get("code", {}))
+        code["measuring cells"] = code.pop("cells", None)
+        found.append({"chapter": facts.get("chapter"), **_parameters(facts), **code})
+    ours, theirs = found
     return [
         name
-        for name in names
-        if name not in free and ours.get(name) != theirs.get(name)
+        for name in sorted(ours.keys() | theirs.keys())
+        if name not in FREE and ours.get(name) != theirs.get(name)
     ]
 
 
@@ -307,14 +333,12 @@ def _read(path: Path) -> _RunResults:
             )
         with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        for entry in page["numbers"].values():
-            Number(
-                (float(entry["value"]),),
-                **{k: v for k, v in entry.items() if k != "value"},
-            )
-        return _RunResults(
-            page["numbers"], arrays, set(about["each_run"]), page["provenance"]
-        )
+        numbers = {n: _entry(n, **entry) for n, entry in page["numbers"].items()}
+        facts = page["provenance"]
+        for part in (facts, facts.get("parameters", {}), facts.get("code", {})):
+            if not isinstance(part, dict):
+                raise TypeError("where it came from is not said by name")
+        return _RunResults(numbers, arrays, set(about["each_run"]), facts)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ResultsError(
             f"{path} is damaged ({error!r}): make it again or restore it."

@@ -1,9 +1,10 @@
 """A Sphinx extension: what pages need and neither notebooks nor the theme give them.
 
-Folds say what they hold, each page is described in a sentence for those who meet it in
-a list of links, and pictures that are charts are marked: in the dark they are turned.
+Folds say what they hold; each page is described in a sentence, for those who meet it in
+a list of links; and figures on white paper get a picture on dark paper, for the dark.
 """
 
+import io
 import re
 from functools import cache
 from pathlib import Path
@@ -12,11 +13,23 @@ from typing import Any
 import numpy as np
 from docutils import nodes
 from PIL import Image
+from scipy import ndimage
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
 DESCRIPTION = 200
 """Letters of a page's description, at most."""
+
+LIGHT, DARK = 215, 18
+"""Grey of words and of paper in the dark; the theme's ground is the same."""
+
+IMAGE = re.compile(
+    r'<img(?P<rest>(?: alt="[^"]*")?'
+    r' src="(?P<place>[^"]*/_images/(?P<name>[^"]+))")'
+)
+
+TILE = 26
+"""Pixels: the least side of what is taken for an image in a grid."""
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -74,15 +87,17 @@ def _furnish(
     sources = {name: path for path, name in app.builder.images.items()}
 
     def marked(match: re.Match[str]) -> str:
-        path = sources.get(match["name"])
-        chart = path is not None and is_chart(Path(app.srcdir) / path)
-        return f'<img class="chart"{match["rest"]}' if chart else match[0]
+        picture = at_night(Path(app.srcdir) / sources.get(match["name"], ""))
+        if picture is None:
+            return match[0]
+        name = Path(match["name"]).stem + "-night.webp"
+        folder = Path(app.outdir) / app.builder.imagedir
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture)
+        place = match["place"].removesuffix(match["name"]) + name
+        return f'<img data-night="{place}"{match["rest"]}'
 
-    context["body"] = re.sub(
-        r'<img(?P<rest>(?: alt="[^"]*")? src="[^"]*/_images/(?P<name>[^"]+)")',
-        marked,
-        body,
-    )
+    context["body"] = IMAGE.sub(marked, body)
     if "sphinxext.opengraph" not in app.extensions:  # which says the same, and more
         text = describe(doctree).replace("&", "&amp;").replace('"', "&quot;")
         if text:
@@ -108,12 +123,87 @@ def describe(doctree: nodes.document) -> str:
     return ""
 
 
+# --- pictures in the dark ------------------------------------------------------------
+
+
 @cache
-def is_chart(path: Path) -> bool:
-    """Whether a picture is drawn on white paper, and not made of images."""
+def at_night(path: Path) -> bytes | None:
+    """A figure on dark paper, as WebP; None for what is not drawn on white paper.
+
+    Paper becomes dark and ink light, colours stay what they are. Images and other
+    solid areas are left alone.
+    """
     if path.suffix not in (".png", ".jpg", ".jpeg", ".webp") or not path.is_file():
-        return False
+        return None
     pixels = np.asarray(Image.open(path).convert("RGB"))
+    white = (pixels >= 250).all(-1)
+    if np.concatenate([white[0], white[-1], white[:, 0], white[:, -1]]).mean() < 0.5:
+        return None
+    kept = solid(pixels) if is_chart(pixels) else tiles(pixels)
+    turned = np.where(kept[..., None], pixels, inked(pixels)).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    chart = is_chart(pixels)
+    Image.fromarray(turned).save(buffer, "WEBP", lossless=chart, quality=85, method=4)
+    return buffer.getvalue()
+
+
+def inked(pixels: np.ndarray) -> np.ndarray:
+    """What was drawn on white paper, as it looks on dark paper.
+
+    Every pixel is taken for paper under some ink. The more colour an ink has, the less
+    it is lightened.
+    """
+    colors = pixels.astype(float)
+    share = 1 - colors.min(-1, keepdims=True) / 255
+    ink = (colors - 255 * (1 - share)) / np.maximum(share, 1e-6)
+    ink += LIGHT * (1 - ink.max(-1, keepdims=True) / 255)
+    return np.clip(DARK * (1 - share) + ink * share, 0, 255)
+
+
+def is_chart(pixels: np.ndarray) -> bool:
+    """Whether a picture is drawn on white paper, and not made of images."""
     paper = (pixels >= 250).all(-1).mean()
     black = (pixels.mean(-1) < 60).mean()
     return bool(paper > 0.6 and black < 0.05)
+
+
+def solid(pixels: np.ndarray) -> np.ndarray:
+    """Where (height, width) a chart has areas of colour: cells of a heat map, dots."""
+    colors = pixels.astype(int)
+    vivid = np.ptp(colors, axis=-1) > 60
+    areas = ndimage.binary_opening(vivid | (colors.mean(-1) < 150), np.ones((15, 15)))
+    labels, count = ndimage.label(ndimage.binary_closing(areas, np.ones((31, 31))))
+    white = ndimage.mean((colors > 245).all(-1), labels, range(count + 1))
+    areas = (labels > 0) & (np.asarray(white)[labels] < 0.15)  # words on them included
+    around = (3, 3, 1)
+    span = ndimage.maximum_filter(colors, around) - ndimage.minimum_filter(
+        colors, around
+    )
+    return areas | (vivid & (span.max(-1) < 30))
+
+
+def tiles(pixels: np.ndarray) -> np.ndarray:
+    """Where (height, width) a grid of images has its images.
+
+    They are found as large full rectangles that are not white. One that is white in
+    parts lies where a row and a column of others cross.
+    """
+    marks = (pixels < 245).any(-1)
+    labels, _ = ndimage.label(marks)
+    inside = np.zeros(marks.shape, bool)
+    columns, rows = inside[0].copy(), inside[:, 0].copy()
+    for number, (y, x) in enumerate(ndimage.find_objects(labels), 1):
+        height, width = y.stop - y.start, x.stop - x.start
+        if min(height, width) >= TILE and (labels[y, x] == number).mean() > 0.8:
+            columns[x], rows[y] = True, True
+    inside[np.ix_(rows, columns)] = True
+    for y in _runs(rows):
+        for x in _runs(columns):
+            inside[y, x] = marks[y, x].any()
+    return inside
+
+
+def _runs(marked: np.ndarray) -> list[slice]:
+    """The stretches of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], marked.astype(int), [0]])))
+    return [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True)]

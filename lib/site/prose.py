@@ -6,39 +6,88 @@ text of what the telling kernel says. Cells tagged ``lead`` stand where a notebo
 show them, behind what is measured; a page has them below its title.
 """
 
-import json
 import re
-from collections.abc import Mapping
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 LEAD = "lead"
-ROLE = re.compile(r"\{eval\}`([^`\n]+)`")
+ROLE = re.compile(r"\{eval\}`([^`]+)`")
+ANSWERS = "application/vnd.lwl.answers+json"
+
+ASKING = """\
+def _quoted():
+    from IPython.display import display
+
+    answers = []
+    for expression in {expressions!r}:
+        try:
+            found = eval(" ".join(expression.splitlines()), globals())
+            answers.append({{"text": str(found)}})
+        except Exception as error:
+            answers.append({{"error": type(error).__name__, "why": str(error)}})
+    display({{{mime!r}: answers}}, raw=True)
 
 
-def expressions(notebook: NotebookNode) -> list[str]:
-    """What Markdown cells quote, each expression once."""
-    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
-    return list(dict.fromkeys(ROLE.findall("\n".join(prose))))
+_quoted()
+"""
 
 
-def asking(quoted: list[str]) -> NotebookNode:
-    """A code cell that prints each expression and its text, as JSON."""
-    pairs = ", ".join(f"{text!r}: str({text})" for text in quoted)
-    return new_code_cell(f"print(__import__('json').dumps({{{pairs}}}))", id="quoted")
+class QuoteError(Exception):
+    """An expression that a Markdown cell quotes failed."""
+
+    def __init__(self, cell: str, expression: str, error: str, why: str) -> None:
+        super().__init__(f"{expression}: {error}: {why}")
+        self.cell, self.expression, self.error, self.why = cell, expression, error, why
 
 
-def answers(cell: NotebookNode) -> dict[str, str]:
-    """What the executed :func:`asking` cell printed."""
-    return json.loads("".join(output.text for output in cell.outputs))
+def ask(notebook: NotebookNode) -> None:
+    """Put a code cell behind each Markdown cell that quotes, in place.
 
-
-def quoting(notebook: NotebookNode, values: Mapping[str, str]) -> None:
-    """Put the texts of expressions into the Markdown cells, in place."""
+    It evaluates what the cell quotes, there and not at the notebook's end: a later cell
+    may give a name another meaning.
+    """
+    cells = []
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = ROLE.sub(lambda found: values[found.group(1)], cell.source)
+        cells.append(cell)
+        if quoted := _expressions(cell):
+            source = ASKING.format(expressions=quoted, mime=ANSWERS)
+            cells.append(new_code_cell(source, metadata={"tags": [ANSWERS]}))
+    notebook.cells = cells
+
+
+def quote(notebook: NotebookNode) -> None:
+    """Put the answers into the Markdown cells and take the code cells out, in place.
+
+    Raises :class:`QuoteError` for an expression that failed.
+    """
+    cells: list[NotebookNode] = []
+    for cell in notebook.cells:
+        if ANSWERS in cell.metadata.get("tags", []):
+            _put(cells[-1], cell)
+        else:
+            cells.append(cell)
+    notebook.cells = cells
+
+
+def _expressions(cell: NotebookNode) -> list[str]:
+    """What a Markdown cell quotes, each expression once."""
+    quoted = ROLE.findall(cell.source) if cell.cell_type == "markdown" else []
+    return list(dict.fromkeys(quoted))
+
+
+def _put(cell: NotebookNode, asked: NotebookNode) -> None:
+    # (Beside the answers there may be what an expression printed or showed.)
+    (answers,) = [
+        output.data[ANSWERS]
+        for output in asked.outputs
+        if ANSWERS in output.get("data", {})
+    ]
+    found = dict(zip(_expressions(cell), answers, strict=True))
+    for expression, answer in found.items():
+        if "error" in answer:
+            raise QuoteError(cell.get("id", ""), expression, **answer)
+    cell.source = ROLE.sub(lambda match: found[match[1]]["text"], cell.source)
 
 
 def lead_first(notebook: NotebookNode) -> None:

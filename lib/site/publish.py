@@ -16,15 +16,12 @@ import numpy as np
 
 from lib import code, commits
 from lib.files import ROOT, atomic_write
-from lib.report.results import Results, copy_for_publishing
+from lib.report.results import FREE, copy_for_publishing
 from lib.site import contents, old_way, published
 from lib.site.contents import DEMO, BookError
 
 LIMIT = 1_500_000
 """Bytes of all published results of a chapter."""
-
-FREE = {"seed", "device", "data_root"}
-"""Parameters that are no part of what was measured."""
 
 
 # --- storing -------------------------------------------------------------------------
@@ -37,8 +34,9 @@ def store(
 
     All arrays of the first seed, of the others those kept of every run. Nothing is
     stored unless everything can be stood for. Raises :class:`BookError` for results
-    that are missing, damaged or no repeats of each other, of the demo profile, of code
-    that no commit holds, too large, or that name a path of this machine.
+    that are missing, damaged, another run's or no repeats of each other, of the demo
+    profile, of code that no commit holds, too large, or that name a path of this
+    machine.
     """
     if profile == DEMO:
         raise BookError(
@@ -48,7 +46,8 @@ def store(
     source = root / "_build" / "results" / profile / chapter
     stored = root / "published" / chapter
     with tempfile.TemporaryDirectory(prefix="lwl-publish-") as name:
-        folder = Path(name)
+        folder = Path(name) / "published" / chapter
+        folder.mkdir(parents=True)
         for path in published.paths(chapter, root):
             shutil.copy(path, folder)
             if path.with_suffix(".npz").exists():
@@ -56,12 +55,13 @@ def store(
         first = min([*seeds, *published.seeds(published.paths(chapter, root))])
         for seed in seeds:
             run = source / f"seed-{seed}.json"
-            facts = published.read([run]).provenance[0]
+            facts = published.read([run], chapter).provenance[0]
+            _refuse_another_run(run, profile, seed, facts)
             _refuse_what_no_commit_holds(chapter, seed, facts, root)
             # (The whole of a run that was published alone, before a smaller seed.)
-            copy_for_publishing(run, folder / run.name, seed == first, {})
+            copy_for_publishing(run, folder / run.name, seed == first)
         found = published.runs_in(folder)
-        _refuse_what_does_not_belong_together(chapter, published.read(found))
+        published.read(found, chapter)  # refuses what does not belong together
         _refuse_what_is_too_large(chapter, folder)
         _refuse_paths(chapter, found, root)
         targets = [stored / f"seed-{seed}.json" for seed in seeds]
@@ -71,6 +71,17 @@ def store(
                 with atomic_write(target.with_suffix(suffix)) as temporary:
                     shutil.copy(folder / f"{target.stem}{suffix}", temporary)
     return targets
+
+
+def _refuse_another_run(
+    path: Path, profile: str, seed: int, facts: dict[str, Any]
+) -> None:
+    ran = facts["profile"], facts["parameters"]["seed"]
+    if ran != (profile, seed):
+        raise BookError(
+            f"{path} holds a run of profile {ran[0]}, seed {ran[1]}: remove it, and "
+            "run what its place is for."
+        )
 
 
 def _refuse_what_no_commit_holds(
@@ -94,17 +105,6 @@ def _refuse_what_no_commit_holds(
             f"{what}: it did not run the code of its commit {commit}; "
             f"{_names(odd)} differed. Commit, remove the results, and run again."
         )
-
-
-def _refuse_what_does_not_belong_together(chapter: str, runs: Results) -> None:
-    first, *others = runs.provenance
-    for facts in others:
-        if odd := code.changes(first["code"], facts["code"]):
-            seeds = f"{first['parameters']['seed']} and {facts['parameters']['seed']}"
-            raise BookError(
-                f"{chapter}: seeds {seeds} ran different code, {_names(odd)}. "
-                "Publish all of them, or remove the older from published/."
-            )
 
 
 def _refuse_what_is_too_large(chapter: str, folder: Path) -> None:
@@ -143,7 +143,7 @@ def check(chapter: str, root: Path = ROOT) -> list[str]:
     if not found:
         return ["not published: the page shows the demo run"]
     try:
-        runs = published.read(found)
+        runs = published.read(found, chapter)
     except BookError as error:
         return [str(error)]
     seeds = published.seeds(found)

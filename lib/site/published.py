@@ -30,18 +30,22 @@ def measured(chapter: str, profile: str, root: Path = ROOT) -> list[Path]:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("seed-*.json") if _seed(path) is not None]
-    return sorted(found, key=lambda path: int(_seed(path) or 0))
+    """The results in a folder, ``seed-<number>.json``, in the order of the numbers."""
+    found = [
+        p
+        for p in folder.glob("seed-*.json")
+        if p.stem.removeprefix("seed-").isdecimal()
+    ]
+    return sorted(found, key=_seed)
 
 
-def _seed(path: Path) -> str | None:
-    number = path.stem.removeprefix("seed-")
-    return number if number.isdecimal() else None
+def _seed(path: Path) -> int:
+    return int(path.stem.removeprefix("seed-"))
 
 
 def seeds(found: Sequence[Path]) -> list[int]:
     """The seeds of runs, from the names of their files."""
-    return [int(_seed(path) or 0) for path in found]
+    return list(map(_seed, found))
 
 
 def shown(chapter: str, profile: str, root: Path = ROOT) -> list[Path]:
@@ -93,7 +97,7 @@ def published_results(root: Path = ROOT) -> dict[str, Results]:
     """
     found = {name: paths(name, root) for name in chapters(root)}
     return {
-        name: Results.read(files)
+        name: Results.read(files, name)
         for name, files in found.items()
         if files and converted(name, root)
     }
@@ -117,9 +121,9 @@ def told_claims(
     return {name: claims for name, claims in found.items() if claims}
 
 
-def read(found: Sequence[Path]) -> Results:
-    """The runs as one. Raises :class:`BookError` where they cannot be read together."""
+def read(found: Sequence[Path], chapter: str) -> Results:
+    """A chapter's runs as one. Raises :class:`BookError` where they are not that."""
     try:
-        return Results.read(found)
+        return Results.read(found, chapter)
     except ResultsError as error:
         raise BookError(str(error)) from error

@@ -32,6 +32,10 @@ TIMEOUT = 300
 
 RESULTS, PROFILE = "LWL_TELL", "LWL_PROFILE"
 
+LACKING = """\
+The published results are of earlier measuring cells. Say `make book` for a demo run to
+show in their place, or publish new ones."""
+
 NO_NETWORK = """\
 import socket
 
@@ -74,8 +78,7 @@ def execute(
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    if quoted := prose.expressions(notebook):
-        notebook.cells.append(prose.asking(quoted))
+    prose.ask(notebook)
     with tempfile.TemporaryDirectory(prefix="lwl-tell-") as folder:
         client = NotebookClient(
             notebook,
@@ -98,8 +101,11 @@ def execute(
             raise _failed(name, notebook, error) from error
         except (CellTimeoutError, DeadKernelError) as error:
             raise TellError(f"{name} cannot be told: {error}") from error
-    if quoted:
-        prose.quoting(notebook, prose.answers(notebook.cells.pop()))
+    try:
+        prose.quote(notebook)
+    except prose.QuoteError as error:
+        where = f"{{eval}}`{error.expression}` in its cell {error.cell!r}"
+        raise _said(name, where, error.error, error.why) from error
     prose.lead_first(notebook)
     return notebook
 
@@ -113,11 +119,13 @@ def _failed(
         if any(o.output_type == "error" for o in cell.get("outputs", []))
     )
     line = (cell.source.strip().splitlines() or [""])[0]
-    return TellError(
-        f"{name} cannot be told: its cell {cell.get('id', '')!r} ({line}) failed with\n"
-        f"{error.ename}: {contents.plain(error.evalue)}",
-        missing=error.ename == "MissingResult",
-    )
+    where = f"its cell {cell.get('id', '')!r} ({line})"
+    return _said(name, where, error.ename, contents.plain(error.evalue))
+
+
+def _said(name: str, where: str, error: str, why: str) -> TellError:
+    message = f"{name} cannot be told: {where} failed with\n{error}: {why}"
+    return TellError(message, missing=error == "MissingResult")
 
 
 def _bare(folder: Path, root: Path) -> dict[str, str]:
@@ -171,8 +179,10 @@ def page(chapter: str, profile: str, root: Path = ROOT) -> nbformat.NotebookNode
         demo = published.measured(chapter, contents.DEMO, root)
         ours = profile == contents.DEMO and paths == published.paths(chapter, root)
         earlier = not published.are_of_these_cells(paths, today)
-        if not (error.missing and ours and earlier and demo):
+        if not (error.missing and ours and earlier):
             raise
+        if not demo:
+            raise TellError(f"{error}\n{LACKING}", missing=True) from error
         paths, superseded = demo, True
         told = tell(chapter, paths, root)
     facts = Results.read(paths).provenance
