@@ -23,6 +23,9 @@ chapter: $(READY)  ## measure one: make chapter CHAPTER=01 PROFILE=laptop SEEDS=
 ifneq ($(and $(filter publish,$(MAKECMDGOALS)),$(ARGS)),)
 $(error ARGS=$(ARGS): a published run is its profile's own. Change book/profiles/, or say make chapter)
 endif
+ifneq ($(and $(filter publish,$(MAKECMDGOALS)),$(filter demo,$(PROFILE))),)
+$(error Demo runs are not published: they show that everything works. Say PROFILE=laptop, or paper)
+endif
 publish: chapter  ## measure what is missing and store it: make publish CHAPTER=01 PROFILE=laptop SEEDS="0 1 2"
 	$(BIN)/python -m lib.site.publish store $(CHAPTER) --profile $(PROFILE) --seeds $(SEEDS)
 

@@ -35,7 +35,8 @@ THREADS = int(config.get("threads", 1))
 
 
 wildcard_constraints:
-    run=r"[\w.]+",
+    run=r"[\w.-]+",
+    profile=r"[\w.-]+",
     seed=r"\d+",
 
 
@@ -82,7 +83,7 @@ rule measure:
     shell:
         # Once results are written, a cell that cannot tell them does not throw them away: telling says it again.
         "OMP_NUM_THREADS={threads} LWL_PROGRESS=$PWD/{log.progress} LWL_RESULTS=$PWD/{output[0]}"
-        " LWL_PROFILE={wildcards.run}"
+        " LWL_PROFILE={wildcards.run} LWL_TELL="
         " {PYTHON} -m papermill --no-progress-bar {input} {log.notebook} {params.arguments} > {log.text} 2>&1"
         " && mv {log.notebook} _build/results/{wildcards.run}/{wildcards.chapter}/seed-{wildcards.seed}.ipynb"
         " || {{ test -s {output[0]} && echo 'A cell failed after the results were written: {log.text}' >&2; }}"
@@ -98,7 +99,6 @@ rule tell:
         made_from=lambda wildcards: engine.told_from(wildcards.chapter),
         lock=engine.lock(),
     wildcard_constraints:
-        profile=r"\w+",
         chapter=one_of(CONVERTED),
     log:
         "_build/logs/tell-{profile}-{chapter}.txt",
@@ -117,7 +117,6 @@ rule page:
         made_from=lambda wildcards: engine.numbers_from(wildcards.page),
         lock=engine.lock(),
     wildcard_constraints:
-        profile=r"\w+",
         page=one_of(PAGES),
     log:
         "_build/logs/tell-{profile}-{page}.txt",

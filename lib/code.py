@@ -7,11 +7,12 @@ they import, directly or through others. These functions find that code and dige
 import ast
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from lib.files import ROOT, strip_docs
+from lib.files import ROOT
 
 MEASURE = "measure"
 """The tag of cells that compute; every other cell reads what they found."""
@@ -73,10 +74,19 @@ def digest(sources: Iterable[str]) -> str:
 
 
 def _meaning(source: str) -> str:
+    """Code without comments, docstrings and layout, the same text in every Python."""
     try:
-        return strip_docs(source)
+        tree = ast.parse(source)
     except SyntaxError:  # IPython's own syntax, which Python cannot parse
         return source
+    for node in ast.walk(tree):
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant(value=str())), *rest]:
+                node.body = rest  # type: ignore[attr-defined]
+        if getattr(node, "type_params", None) == []:  # new in Python 3.12
+            del node.type_params  # type: ignore[attr-defined]
+    # Python 3.13 leaves out what is empty unless it is asked for.
+    return ast.dump(tree, **({"show_empty": True} if sys.version_info[1] > 12 else {}))
 
 
 def of_chapter(name: str, read: Read | None = None) -> dict[str, str]:

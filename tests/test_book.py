@@ -47,6 +47,9 @@ def test_profiles_are_read_and_wrong_ones_refused(project):
     assert book.parameters("01_a", "laptop", project) == {"level": 3}
     with pytest.raises(BookError, match=r"no profile 'labtop'. Known: demo, laptop"):
         book.parameters("01_a", "labtop", project)
+    (project / "book" / "profiles" / "cut.yaml").write_text("01_a: {level: [1", encoding="utf-8")
+    with pytest.raises(BookError, match=r"book/profiles/cut\.yaml is no YAML"):
+        contents.parameters("01_a", "cut", project)
     with pytest.raises(BookError, match=r"laptop\.yaml has no parameters for '03_c'"):
         book.parameters("03_c", "laptop", project)
 

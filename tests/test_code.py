@@ -87,6 +87,34 @@ def test_the_order_of_cells_counts_and_cells_do_not_run_into_each_other():
     assert code.digest(["x = 1\ny = 2"]) != code.digest(["x = 1", "y = 2"])
 
 
+SYNTAX = """\
+'''Of it.'''
+import os as o
+
+@o.cache
+class A(B, k=1):
+    "Of A."
+    x: int = 0
+
+    async def f(self, a, /, b=1, *c, d: int = 2, **e) -> None:
+        "Only words."
+
+def g():
+    with a as b, c:
+        "no docstring, and left out all the same"
+        return lambda x, *y: f"{x!r:>9} {y}" or {**z, 1: [i for i in j if k]}
+
+match x:
+    case {"a": [1, *_]} | A(y=2):
+        global h
+        del h[1:2, ...]
+"""
+
+
+def test_digests_are_the_same_in_every_python():
+    assert code.digest([SYNTAX, "%timeit x"]) == "28ccc308e77e3985"
+
+
 def test_a_docstring_is_none_where_it_is_a_value():
     assert code.digest(["x = 'a'"]) != code.digest(["x = 'b'"])
     assert code.digest(["f('a')"]) != code.digest(["f('b')"])

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import symtable
 import sys
 from pathlib import Path
 
@@ -186,6 +187,36 @@ def test_measuring_cells_need_no_telling_cell_and_telling_cells_no_measuring_one
     execute(tmp_path / "alone.ipynb", tmp_path / "out.ipynb", **tiny(name))
     told = tell.tell(name, [found])
     assert not any("{eval}" in cell.source for cell in told.cells)
+
+
+def names(source):
+    """What a cell names for others, what it imports, and what it reads from others."""
+    table = symtable.symtable(source, "cell", "exec")
+    own = [s for s in table.get_symbols() if s.is_assigned() or s.is_imported() or s.is_namespace()]
+    read = {s.get_name() for s in table.get_symbols() if s.is_referenced()}
+    inner = table.get_children()
+    while inner:
+        inside = inner.pop()
+        read |= {s.get_name() for s in inside.get_symbols() if s.is_global()}
+        inner += inside.get_children()
+    made = {s.get_name() for s in own}
+    return made, {s.get_name() for s in own if s.is_imported()}, read - made
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_what_measuring_cells_read_no_cell_makes_whose_change_would_not_be_seen(name):
+    """Digests cover measuring cells, parameters and imports: a number depends on nothing else."""
+    other, opening = set(), None
+    for cell in code_cells(read(name))[1:]:
+        made, imported, wanted = names(cell.source)
+        if "measure" in cell.metadata.get("tags", []):
+            assert not wanted & other, f"{cell.id} reads what a telling cell makes: {wanted & other}"
+            other -= made
+        elif opening is None:
+            opening = made - imported - {"run", "results"}
+            other |= opening
+        else:
+            other |= made
 
 
 @pytest.mark.parametrize("name", [name for name in CONVERTED if published.paths(name)])

@@ -83,9 +83,10 @@ def test_a_whole_number_is_taken_for_a_float_and_nothing_else_is_changed():
         ("flips", "true", "flips = 'true': True or False is wanted"),
         ("flips", 1, "flips = 1: True or False is wanted"),
         ("dataset", 3, "dataset = 3: text is wanted"),
-        ("rates", 0.1, "a list of float is wanted. With papermill, write -y 'NAME: [0.1, 0.2]'"),
-        ("hidden", "[64, 32]", "a list of int is wanted. With papermill, write -y 'NAME: [64, 32]'"),
-        ("hidden", [64, 0.5], "a list of int is wanted"),
+        ("rates", 0.1, "a list of numbers is wanted. With papermill, write -y 'rates: [0.1, 0.2]'"),
+        ("hidden", "[64, 32]", "a list of whole numbers is wanted. With papermill, write -y 'hidden: [64, 32]'"),
+        ("hidden", [64, 0.5], "a list of whole numbers is wanted"),
+        ("seed", 10**400, "it must be from 0 to 4,294,967,295."),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_name(name, value, said):
@@ -102,6 +103,8 @@ def test_everything_wrong_is_said_at_once():
 def test_names_that_papermill_set_are_those_of_its_last_cell():
     cells = ["epochs: int = 1", "# Parameters\nold = 1", "x = 1", '# Parameters\nepochs = 3\nepoch = "a"\n']
     assert injected(cells) == ["epochs", "epoch"] and injected(["x = 1"]) == []
+    # A cell of the notebook's own, run before the first is run again in JupyterLab.
+    assert injected([*cells, "# Parameters that were best\nbest = 1"]) == ["epochs", "epoch"]
 
 
 def test_a_declaration_is_told_by_where_its_types_are_from():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import seaborn as sns
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
@@ -130,7 +131,7 @@ def test_curves_are_named_at_their_ends_apart():
     assert len(ax.collections) == 1, "a band where there are runs"
     used = [line.get_color() for line in ax.lines]
     assert used[:2] == [plots.COLORS["AE"], plots.COLORS["VAE"]]
-    assert used[2] not in plots.COLORS.values()
+    assert to_rgb(used[2]) not in plots.COLORS.values()
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])

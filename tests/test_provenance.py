@@ -32,6 +32,9 @@ def test_every_run_has_a_line():
 def test_a_gpu_has_no_threads_and_a_system_that_tells_no_memory_is_said():
     text = closing({**FACTS, "threads": None, "peak_memory_gb": None})
     assert "| A processor | 3 minutes | not known |" in text
+    assert "| 123 GB |" in closing({**FACTS, "peak_memory_gb": 123.4}) and "10 GB" in closing(
+        {**FACTS, "peak_memory_gb": 9.99}
+    )
 
 
 def test_parameters_that_are_defaults_need_no_column_for_defaults():
@@ -50,5 +53,7 @@ def test_banners_stand_over_demo_data_and_earlier_code_only():
     assert "Demo data" in provenance.banner([{**FACTS, "profile": "demo"}], today, False)
     assert "Demo data" in provenance.banner([{**FACTS, "profile": "demo.custom"}], today, False)
     other = {**FACTS, "commit": "1234567890"}
+    text = provenance.banner([{**FACTS, "profile": "demo"}], {"cells": "1" * 16}, False)
+    assert "Demo data" in text and "The cells that measure have changed since" in text
     text = provenance.banner([FACTS, other], {"cells": "1" * 16}, False)
     assert "`abcdef0123` and `1234567890` (2026-01-02)" in text

@@ -71,6 +71,11 @@ def test_a_published_run_takes_no_arguments_of_its_own():
     assert result.returncode and "a published run is its profile's own" in result.stderr
 
 
+def test_a_demo_run_that_is_to_be_published_is_refused_before_it_runs():
+    result = make("--dry-run", "publish", "CHAPTER=01")
+    assert result.returncode and "Demo runs are not published" in result.stderr and not result.stdout
+
+
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target

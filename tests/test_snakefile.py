@@ -100,7 +100,15 @@ def test_profiles_seeds_and_custom_runs_have_their_own_places(project):
     write_profile(project, **{"01_a": "{rate: 2.0e-6}", "02_b": "{level: 3}"})
     targets = site(project, "book", "target", "01", "--profile", "laptop", "--seeds", "0", "2").split()
     targets += site(project, "book", "target", "01", "--custom").split()
-    snake(project, *targets, LWL_ARGS="-y 'level: 17'")
+    assert "SEEDS='0 x': whole numbers are wanted" in site(
+        project, "book", "target", "01", "--seeds", "0", "x", fails=True
+    )
+    shutil.copy(project / "book" / "profiles" / "laptop.yaml", project / "book" / "profiles" / "my-own.v2.yaml")
+    targets += site(project, "book", "target", "02", "--profile", "my-own.v2").split()
+    # (Whoever told results by hand has their names in the environment; they are not taken for a run's.)
+    snake(project, *targets, LWL_ARGS="-y 'level: 17'", LWL_TELL="/nowhere/seed-0.json")
+    assert stamps(project, "my-own.v2").keys() == {"02_b/seed-0"}
+    snake(project, "--dry-run", "--config", "profile=my-own.v2", "--", "_build/told/my-own.v2/02_b.ipynb")
     assert result(project, "laptop", 2).provenance[0]["parameters"] == {"level": 1, "rate": 2e-6, "seed": 2}
     assert result(project, "laptop", 2)["height"].mean == 2.5
     assert result(project, "demo.custom").provenance[0]["parameters"]["level"] == 17

@@ -9,9 +9,9 @@ instead, and only the telling cells are executed.
 import hashlib
 import inspect
 import json
-import math
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -214,9 +214,8 @@ def table(
     """
     lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in (head, *rows)]
     lines.insert(1, "|" + ":--|" * text_columns + "--:|" * (len(head) - text_columns))
-    runs = {
-        c.runs for row in rows for c in row if isinstance(c, Number) and c.deviation
-    }
+    numbers = [cell for row in rows for cell in row if isinstance(cell, Number)]
+    runs = {number.runs for number in numbers if "±" in number.text}
     if runs:
         lines += ["", f"± is the standard deviation over {max(runs)} runs."]
     display(Markdown("\n".join(lines)))
@@ -227,7 +226,7 @@ def _cell(value: Any) -> str:
         return value.text
     if isinstance(value, float):
         return write(value)
-    return str(value)
+    return re.sub(r"(?<!\\)\|", r"\\|", str(value))  # a bar ends a cell, even in code
 
 
 @dataclass(frozen=True)
@@ -279,10 +278,11 @@ def claims(*found: Claim, told: Sequence[Claim] = ()) -> None:
 
 def power(number: float) -> str:
     """A number such as a learning rate as mathematics: a power of ten if it is one."""
-    exponent = math.log10(number)
-    if number < 1e-3 and math.isclose(exponent, round(exponent), abs_tol=1e-9):
-        return f"$10^{{{round(exponent)}}}$"
-    return f"${number:g}$" if number >= 1e-4 else f"${write(number)}$"
+    digits, _, exponent = f"{number:.2e}".partition("e")
+    digits, ten = f"{float(digits):g}", f"10^{{{int(exponent)}}}"
+    if number >= (1e-3 if digits == "1" else 1e-4):
+        return f"${number:g}$"
+    return f"${ten}$" if digits == "1" else rf"${digits} \times {ten}$"
 
 
 def hand_on(name: str, value: Any) -> None:

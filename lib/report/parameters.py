@@ -15,6 +15,7 @@ imports nothing slow: it is the first thing a notebook loads.
 import ast
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin
@@ -45,7 +46,7 @@ class Range:
         if self.or_zero and value == 0:
             return True
         over = value > self.low if self.above else value >= self.low
-        return over and value <= self.high and math.isfinite(value)
+        return over and value <= self.high and value < math.inf
 
     def __str__(self) -> str:
         if self.or_zero:
@@ -156,9 +157,8 @@ def check(
     checked = {}
     for name, parameter in parameters.items():
         value = checked[name] = _as_float(values[name], parameter.kind)
-        if problem := _mistyped(value, parameter.kind) or _out_of_range(
-            value, parameter.kind
-        ):
+        kind = parameter.kind
+        if problem := _mistyped(name, value, kind) or _out_of_range(value, kind):
             problems.append(f"{name} = {value!r}: {problem}")
     refuse(problems)
     return checked
@@ -172,8 +172,8 @@ def refuse(problems: list[str]) -> None:
 
 
 def injected(cells: Iterable[str]) -> list[str]:
-    """Names that papermill set, in the last cell that begins with "# Parameters"."""
-    sources = [source for source in cells if source.lstrip().startswith("# Parameters")]
+    """Names that papermill set, in the last cell that is headed "# Parameters"."""
+    sources = [text for text in cells if re.match(r"\s*# Parameters\s*(\n|$)", text)]
     body = ast.parse(sources[-1]).body if sources else []
     targets = [
         target
@@ -218,7 +218,7 @@ ADVICE = {
 }
 
 
-def _mistyped(value: Any, kind: Any) -> str | None:
+def _mistyped(name: str, value: Any, kind: Any) -> str | None:
     item = _item(kind)
     if item is None:
         wanted, _ = _parts(kind)
@@ -226,10 +226,13 @@ def _mistyped(value: Any, kind: Any) -> str | None:
     wanted, _ = _parts(item)
     if type(value) is list and all(type(entry) is wanted for entry in value):
         return None
-    example = {float: "[0.1, 0.2]", int: "[64, 32]"}.get(wanted, "[a, b]")
+    what, example = {
+        float: ("numbers", "[0.1, 0.2]"),
+        int: ("whole numbers", "[64, 32]"),
+    }.get(wanted, ("words", "[a, b]"))
     return (
-        f"a list of {wanted.__name__} is wanted. With papermill, write "
-        f"-y 'NAME: {example}' (its -p takes no lists)."
+        f"a list of {what} is wanted. With papermill, write "
+        f"-y '{name}: {example}' (its -p takes no lists)."
     )
 
 

@@ -15,6 +15,7 @@ from IPython.display import Image as DisplayedImage
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.text import Annotation, Text
@@ -38,10 +39,10 @@ PALETTE = [
 """Seaborn's "colorblind", written out: to import seaborn takes a second."""
 
 COLORS = {
-    "AE": PALETTE[0],
-    "VAE": PALETTE[1],
-    "GAN": PALETTE[2],
-    "PCA": PALETTE[7],
+    "AE": to_rgb(PALETTE[0]),
+    "VAE": to_rgb(PALETTE[1]),
+    "GAN": to_rgb(PALETTE[2]),
+    "PCA": to_rgb(PALETTE[7]),
     "real": (0.1, 0.1, 0.1),
 }
 """A method keeps its colour in every figure of the book."""
@@ -318,7 +319,8 @@ def curves(
         what else ``ax.plot`` is to know.
     """
     colors = COLORS | dict(colors or {})
-    others = (color for color in PALETTE if color not in colors.values())
+    taken = set(map(to_rgb, colors.values()))
+    others = (color for color in PALETTE if to_rgb(color) not in taken)
     ends = {}
     for name, (steps, values) in lines.items():
         steps = pixels.as_array(steps)

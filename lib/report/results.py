@@ -313,8 +313,11 @@ def _read(path: Path) -> _RunResults:
         page = json.loads(path.read_text(encoding="utf-8"))
         stored = path.with_suffix(".npz").read_bytes()
     except FileNotFoundError as error:
+        if not path.exists():
+            raise ResultsError(f"There are no results at {path}.") from error
         raise ResultsError(
-            f"There are no results at {path}: {error.filename} is missing."
+            f"{path.with_suffix('.npz')} is missing beside {path.name}: make both "
+            "again or restore it."
         ) from error
     except (OSError, ValueError) as error:
         raise ResultsError(

@@ -92,7 +92,10 @@ def parameters(chapter: str, profile: str, root: Path = ROOT) -> dict[str, Any]:
         raise BookError(
             f"There is no profile {profile!r}. Known: {', '.join([DEMO, *known])}."
         )
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise BookError(f"book/profiles/{path.name} is no YAML: {error}") from error
     if chapter not in values:
         raise BookError(
             f"book/profiles/{path.name} has no parameters for {chapter!r}: "

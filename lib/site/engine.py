@@ -99,19 +99,20 @@ def arguments(
 def target(
     chapter: str,
     profile: str,
-    seeds: Iterable[int | str] = (0,),
+    numbers: Iterable[int | str] = (0,),
     custom: bool = False,
     root: Path = ROOT,
 ) -> list[str]:
-    """The files that a chapter's runs leave, for Snakemake to make.
+    """The files that a chapter's runs leave, for Snakemake to make, one a seed.
 
-    Raises :class:`BookError` for an unknown profile.
+    Raises :class:`BookError` for an unknown profile and for seeds that are none.
     """
     contents.parameters(chapter, profile, root)
+    each = seeds(" ".join(map(str, numbers)))
     run = profile + CUSTOM * custom
     if not contents.converted(chapter, root):
         return [f"_build/runs/{run}/{chapter}.ipynb"]
-    return [f"_build/results/{run}/{chapter}/seed-{seed}.json" for seed in seeds]
+    return [f"_build/results/{run}/{chapter}/seed-{seed}.json" for seed in each]
 
 
 # --- telling -------------------------------------------------------------------------

@@ -20,22 +20,21 @@ The cells that measure have changed since. The results below are those of commit
 def banner(
     facts: Sequence[Mapping[str, Any]], today: Mapping[str, str], superseded: bool
 ) -> str | None:
-    """A warning over demo data, or over results of earlier code; else None.
+    """A warning over demo data and over results of earlier code; else None.
 
     ``facts`` are the provenances of the runs shown, ``today`` the digests of the
     chapter's code. ``superseded`` if published results exist that cannot be shown.
     """
-    first = facts[0]
-    if first["profile"].removesuffix(".custom") == DEMO:
-        text = f"{DEMO_WARNING}\n{SUPERSEDED}" if superseded else DEMO_WARNING
-        return _box("Demo data, not results", "warning", text)
-    if all(run["code"].get("cells") == today.get("cells") for run in facts):
-        return None
-    commits = dict.fromkeys(f"`{run['commit']}`" for run in facts)
-    dates = dict.fromkeys(run["date"] for run in facts)
-    text = EARLIER.format(commit=_listed(commits), date=_listed(dates))
-    title = "Measured by an earlier version of this chapter's code"
-    return _box(title, "warning", text)
+    title, texts = "", []
+    if facts[0]["profile"].removesuffix(".custom") == DEMO:
+        title = "Demo data, not results"
+        texts = [DEMO_WARNING, SUPERSEDED] if superseded else [DEMO_WARNING]
+    if any(run["code"].get("cells") != today.get("cells") for run in facts):
+        commits = dict.fromkeys(f"`{run['commit']}`" for run in facts)
+        dates = dict.fromkeys(run["date"] for run in facts)
+        title = title or "Measured by an earlier version of this chapter's code"
+        texts += [EARLIER.format(commit=_listed(commits), date=_listed(dates))]
+    return _box(title, "warning", "\n".join(texts)) if texts else None
 
 
 def how_this_was_run(
@@ -75,7 +74,7 @@ def _runs(facts: Sequence[Mapping[str, Any]]) -> str:
             f"`{run['commit']}`",
             _machine(run),
             duration(run["seconds"]) + _resumed(run.get("resumed_seconds", 0)),
-            f"{run['peak_memory_gb']:.2g} GB" if run["peak_memory_gb"] else "not known",
+            _memory(run["peak_memory_gb"]),
         ]
         for run in facts
     ]
@@ -84,6 +83,12 @@ def _runs(facts: Sequence[Mapping[str, Any]]) -> str:
 
 def _resumed(seconds: float) -> str:
     return f" ({duration(seconds)} of it in an earlier go)" if seconds >= 1 else ""
+
+
+def _memory(gigabytes: float | None) -> str:
+    if not gigabytes:
+        return "not known"
+    return f"{gigabytes:,.{1 if gigabytes < 9.95 else 0}f} GB"
 
 
 def _machine(run: Mapping[str, Any]) -> str:
