@@ -8,13 +8,16 @@ SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete -
 # The files that runs of one chapter leave; CHAPTER may be the start of its name.
 RUNS = $(shell $(BIN)/python -m lib.site.book target "$(CHAPTER)" --profile $(PROFILE) --seeds $(SEEDS) $(if $(ARGS),--custom))
 
-.PHONY: book html chapter publish check-published test pages lab clean
+.PHONY: book html pdf chapter publish check-published test pages lab clean
 
 book: $(READY)  ## measure and tell what has changed, build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) seeds="$(SEEDS)" -- book
 
 html: $(READY)  ## build the book from results that are there; measures nothing
 	$(SNAKEMAKE) --config profile=$(PROFILE) measure=no --allowed-rules tell page html -- html
+
+pdf: html  ## print the book with Chromium or Chrome: _build/html/learning-without-labels.pdf
+	$(BIN)/python -m lib.site.pdf
 
 chapter: export LWL_ARGS = $(ARGS)
 chapter: $(READY)  ## measure one: make chapter CHAPTER=01 PROFILE=laptop SEEDS=0 ARGS="-p epochs 3"

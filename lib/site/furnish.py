@@ -80,6 +80,9 @@ def _furnish(
 ) -> None:
     if doctree is None or "body" not in context:
         return
+    if context.get("title") == context.get("docstitle"):  # the landing page
+        subtitle = app.config.html_context.get("subtitle")
+        context["title"] = subtitle or context["title"]
     # The label would stand in place of what the fold says.
     body = context["body"].replace(
         '<summary aria-label="Toggle hidden content">', "<summary>"
