@@ -38,6 +38,16 @@ def draw_fitted(z: Tensor, count: int) -> Tensor:
     return fitted.sample((count,)).float()
 
 
+def random_directions(lengths: Tensor, dim: int) -> Tensor:
+    """Codes (N, dim) of these lengths (N,), each in a direction of its own.
+
+    Directions are uniform on the sphere: the draws of an isotropic normal distribution,
+    brought to given lengths.
+    """
+    directions = torch.randn(len(lengths), dim, device=lengths.device)
+    return lengths[:, None] * torch.nn.functional.normalize(directions, dim=1)
+
+
 def nearest_distances(z: Tensor, bank: Tensor, batch: int = 500) -> Tensor:
     """Distances (N,) of codes z (N, D) from the nearest code of a bank (M, D)."""
     parts = [torch.cdist(part, bank).amin(1) for part in z.split(batch)]

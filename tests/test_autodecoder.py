@@ -3,9 +3,10 @@
 import itertools
 import math
 
-import nbformat
 import pytest
 import torch
+from chapter_cells import code_cells, read
+from chapter_cells import tiny as tiny_settings
 from scipy import integrate, stats
 from torch import Tensor, nn
 from torch.distributions import Distribution, Uniform, kl_divergence
@@ -13,7 +14,6 @@ from torch.distributions import Distribution, Uniform, kl_divergence
 from lib import autodecoder as ad
 from lib import nets, train
 from lib.data import Split
-from lib.files import ROOT
 
 SHAPE = (1, 8, 8)
 
@@ -124,6 +124,12 @@ def test_an_interval_that_sticks_out_has_an_infinite_kl_though_the_formula_says_
     for low, high in ((0.5, 1.5), (-3.0, 3.0)):
         assert kl_divergence(Uniform(low, high), prior) == math.inf
     assert math.log(2) - math.log(3.0 - -3.0) < 0  # what the nested formula says of (−3, 3): no KL is negative
+
+
+def test_a_free_interval_has_the_formula_for_its_divergence_nested_or_not():
+    q = ad.FREE_UNIFORM.posterior(torch.tensor([0.0, 3.0]), torch.tensor([math.log(0.5), math.log(4.0)]))
+    torch.testing.assert_close(kl_divergence(q, ad.FREE_UNIFORM.prior), torch.tensor([2.0, 0.25]).log())
+    assert q.low[1] == -1 and q.high[1] == 7
 
 
 def test_an_unknown_distribution_is_refused_by_name():
@@ -432,22 +438,116 @@ def test_the_first_image_of_a_class_or_a_clear_refusal():
         ad.first_of_class(split, ("Trouser", "Shirt", "Bag"), "Bag")
 
 
+def test_an_averaged_error_stands_in_the_likelihoods_place_and_the_kl_stays_a_sum():
+    torch.manual_seed(0)
+    decoder, x = tiny().eval(), torch.rand(3, *SHAPE)
+    q = posterior("normal", 0.5, -20.0, (3, 4))
+    losses = ad.variational_loss(decoder, q, ad.family("normal").prior, x, averaged=True)
+    error = ((x - decoder(torch.full((3, 4), 0.5))) ** 2).mean()
+    assert losses["loss"].item() == pytest.approx((error + losses["kl"]).item(), rel=1e-5)
+
+
+# --- other decoders, other codes -------------------------------------------------------------------
+
+
+def test_a_decoder_may_leave_the_sigmoid_out():
+    numbers = torch.tensor([[-1.0, 0.0, 2.0]])
+    torch.testing.assert_close(ad.GaussianDecoder(nn.Identity())(numbers), numbers.sigmoid())
+    torch.testing.assert_close(ad.GaussianDecoder(nn.Identity(), output=torch.Tensor.float)(numbers), numbers)
+
+
+def test_a_sphere_sees_directions_only_and_codes_of_length_root_d():
+    seen = ad.Sphere(nn.Identity())(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
+    torch.testing.assert_close(seen, math.sqrt(2) * torch.tensor([[0.6, 0.8], [0.6, 0.8]]))
+
+
+def test_shorter_codes_and_larger_weights_make_the_same_images():
+    """Why nothing in the objective holds the length of codes: only the penalty falls."""
+    torch.manual_seed(0)
+    decoder, z = tiny().eval(), torch.randn(16, 4)
+    with torch.no_grad():
+        before = decoder(z)
+        decoder.network[0].weight *= 4
+        torch.testing.assert_close(decoder(z / 4), before)
+
+
+def test_pixels_that_are_not_visible_count_for_nothing():
+    decoder, _, images = linear_model(0.1)
+    x, z = images / 255, torch.randn(5, 2)
+    visible = torch.tensor([1.0, 1, 1, 0, 0, 0]).view(1, 1, 1, 6)
+    expected = ((x - decoder(z)) ** 2)[..., :3].sum((1, 2, 3))
+    torch.testing.assert_close(ad.squared_error(decoder, z, x, visible), expected)
+
+
+def test_an_origin_code_is_one_step_of_descent_and_can_be_differentiated():
+    """For x_hat = W z the gradient at 0 is −2 Wᵀ x."""
+    decoder, w, images = linear_model(0.1)
+    x = images / 255
+    z = ad.origin_code(decoder, x, 2)
+    torch.testing.assert_close(z, 2 * x.flatten(1) @ w)
+    ad.squared_error(decoder, z, x).sum().backward()
+    assert decoder.network[0].weight.grad.abs().min() > 0
+    with train.evaluating(decoder):
+        assert not ad.origin_code(decoder, x, 2).requires_grad
+
+
+# --- a model as a whole ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["codes", "normal", "exponential"])
+def test_a_model_knows_its_loss_its_draws_and_fresh_latents(kind):
+    torch.manual_seed(0)
+    decoder, start = tiny(), ad.normal_start(6, 4, 0.5)
+    known = None if kind == "codes" else ad.family(kind)
+    model = ad.Model(decoder, ad.Posteriors(known, start) if known else ad.Codes(start), penalty=0.1)
+    assert model.family == known
+    assert type(model.fresh(3)) is type(model.latents) and model.fresh(3).all().shape == (3, 4)
+    assert model.draws().shape == (6, 4) and not model.draws().requires_grad
+    assert ("kl" in model.loss(torch.rand(2, *SHAPE), torch.tensor([0, 5]))) == (known is not None)
+
+
+def test_what_is_hidden_is_restored_from_what_is_visible():
+    """Without noise two numbers follow from three pixels, and the other three from them."""
+    decoder, w, _ = linear_model(0.05)
+    truth = torch.tensor([[0.3, -0.2], [0.1, 0.4]])
+    x = (truth @ w.T).view(2, 1, 1, 6)
+    low = x.min()
+    images = ((x - low) / (x.max() - low) * 255).round().byte()
+    exact = torch.linalg.lstsq(w[:3], (images.flatten(1) / 255)[:, :3].T).solution.T
+    visible = torch.tensor([1.0, 1, 1, 0, 0, 0]).view(1, 1, 1, 6)
+    z, x_hat, curve = ad.restore(ad.Model(decoder, ad.Codes(torch.zeros(1, 2))), images, 600, 0.05, visible)
+    error = (decoder(z) - images / 255)[..., :3].square().sum()
+    best = (exact @ w[:3].T - (images.flatten(1) / 255)[:, :3]).square().sum()
+    assert error.item() == pytest.approx(best.item(), rel=0.02, abs=1e-3)
+    assert x_hat.shape == images.shape and len(curve) == 600
+
+
+def test_posteriors_fitted_by_the_elbo_are_drawn_to_the_prior():
+    decoder, _, images = linear_model(1.0)
+    model = ad.Model(decoder, ad.Posteriors(ad.family("normal"), torch.zeros(1, 2)))
+    torch.manual_seed(0)
+    by_error, by_elbo = (ad.restore(model, images, 200, 0.05, by_elbo=flag)[0].norm() for flag in (False, True))
+    assert by_elbo < by_error
+
+
 # --- what the chapter refuses ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"families": ["normal", "cauchy"]}, r"families = .*'normal', 'laplace', 'uniform', 'exponential'"),
-        ({"latent_dim": 0}, "latent_dim = 0: it must be at least 1"),
-        ({"channels_003": [4] * 6}, "Images of 28×28 pixels: 6 entries of channels"),
-        ({"interpolate_to": "Shirt"}, "There is no class 'Shirt'. Choose one of: 0, 1"),
+        ({"latent_dim": 400}, "latent_dim = 400: at most 60, the training images"),
+        ({"walk_to": "Shirt"}, "There is no class 'Shirt'. Choose one of: 0, 1"),
+        ({"report_channels": [4] * 6}, "Images of 28×28 pixels: 6 entries of channels"),
     ],
 )
-def test_the_chapter_refuses_before_anything_trains(wrong, message):
-    cells = nbformat.read(ROOT / "book" / "02_autodecoders.ipynb", 4).cells
-    parameters, setup = [cell.source for cell in cells if cell.cell_type == "code"][:2]
-    namespace = {}
-    exec(parameters, namespace)
+def test_the_chapter_refuses_before_anything_trains(monkeypatch, wrong, message):
+    settings = {**tiny_settings("02_autodecoders"), "device": "cpu", **wrong}
+    cells = code_cells(read("02_autodecoders"))
+    namespace = {"In": ["", cells[0].source]}
+    exec(cells[0].source, namespace)
+    namespace |= settings
+    exec(cells[1].source, namespace)
+    data = next(cell for cell in cells if "measure" in cell.metadata.get("tags", []))
     with pytest.raises(ValueError, match=message):
-        exec(setup, namespace | wrong)
+        exec(data.source, namespace)

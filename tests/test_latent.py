@@ -33,6 +33,15 @@ def test_a_dimension_that_is_never_used_can_be_fitted():
     assert latent.draw_fitted(z, 10).isfinite().all()
 
 
+def test_random_directions_keep_the_lengths_and_have_no_favourite():
+    torch.manual_seed(0)
+    lengths = torch.full((4000,), 3.0)
+    z = latent.random_directions(lengths, 5)
+    torch.testing.assert_close(z.norm(dim=1), lengths)
+    assert z.mean(0).abs().max() < 0.1
+    torch.testing.assert_close(z.T.cov(), 9 / 5 * torch.eye(5), atol=0.15, rtol=0)
+
+
 def test_nearest_distances_are_taken_over_the_whole_bank_whatever_the_batch():
     z, bank = torch.randn(7, 4), torch.randn(11, 4)
     by_hand = torch.stack([(code - bank).norm(dim=1).min() for code in z])
