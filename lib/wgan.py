@@ -2,8 +2,8 @@
 Petzka et al. (2018).
 
 A critic f gives each example one number, which should be high for real examples and
-low for generated ones. Networks come in as arguments: ``generator`` maps noise (B, D) to examples,
-``critic`` maps examples to scores (B,).
+low for generated ones. Networks come in as arguments: ``generator`` maps noise (B, D)
+to examples, ``critic`` maps examples to scores (B,).
 """
 
 from collections.abc import Callable, Iterable
