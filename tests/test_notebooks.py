@@ -142,7 +142,7 @@ def test_profiles_name_no_chapter_that_is_not_there():
     ],
 )
 def test_plain_papermill_refuses_wrong_parameters_from_anywhere(tmp_path, name, folder, arguments, message):
-    path = Path("..") / "book" / f"{name}.ipynb" if folder.name == "book" else Path("book") / f"{name}.ipynb"
+    path = Path("book" if folder == ROOT else "../book") / f"{name}.ipynb"
     command = [sys.executable, "-m", "papermill", str(path), str(tmp_path / "out.ipynb"), *arguments]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 1

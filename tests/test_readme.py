@@ -1,10 +1,12 @@
 """The README's plain lines are those that make runs, and make empties nothing that is not its own."""
 
+import atexit
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,11 @@ from toys import environment
 from lib.files import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BIN = Path(sys.executable).parent
+# A way to this environment without spaces, whatever the folder of the clone is called: make splits words at them.
+VENV = Path(tempfile.mkdtemp(prefix="lwl-venv-")) / "venv"
+VENV.symlink_to(Path(sys.executable).parent.parent)
+BIN = VENV / "bin"
+atexit.register(shutil.rmtree, VENV.parent, ignore_errors=True)
 
 
 def make(*arguments, folder=ROOT, **more):
