@@ -246,3 +246,10 @@ def test_a_run_depends_on_the_lib_files_that_its_cells_import(project):
     assert published.digests("01_x", project) == before
     nbformat.write(notebook(code=CODE + "\n"), project / "book" / "01_x.ipynb")
     assert published.digests("01_x", project) != before
+
+
+def test_a_page_that_did_not_change_is_laid_out_as_it_was(project):
+    """Cells that are put in have names of their own, or every build would read every page anew."""
+    run(project)
+    publish(project)
+    assert nbformat.writes(shown(project)) == nbformat.writes(shown(project))

@@ -159,7 +159,7 @@ def _box(
             )
         text = f"{warning}\n\n{text}"
     box = f":::{{admonition}} {title}\n:class: {kind}\n{text}\n:::"
-    return nbformat.v4.new_markdown_cell(box)
+    return nbformat.v4.new_markdown_cell(box, id="provenance")
 
 
 def _duration(seconds: float, resumed: float = 0.0) -> str:
