@@ -182,7 +182,7 @@ def linear_probe_accuracy(
     y_test: Tensor,
     iterations: int = 200,
 ) -> float:
-    """The fraction of test codes (N, D) named rightly by logistic regression on
+    """The share of test codes (N, D) that logistic regression classifies correctly, on
     standardised training codes.
     """
     from sklearn.exceptions import ConvergenceWarning
@@ -278,7 +278,7 @@ def class_probabilities(classifier: Classifier, images: Tensor) -> Tensor:
 
 
 def accuracy(classifier: Classifier, split: Split) -> float:
-    """The fraction of a split that the classifier names rightly."""
+    """The fraction of a split that the classifier classifies correctly."""
     return (
         (in_batches(classifier, split.images).argmax(1) == split.labels)
         .float()
