@@ -1,8 +1,8 @@
 """Interactive pictures as pieces of HTML that need nothing else.
 
 Each is a still image, its data as JSON, and the script with the style that brings it
-to life (``explorer.js``, ``explorer.css``), which an executed page gets anew when they
-have changed.
+to life (``explorer.js``, ``drawing.js``, ``explorer.css``), which an executed page gets
+anew when they have changed.
 """
 
 import hashlib
@@ -83,6 +83,7 @@ def script() -> str:
     """The script element that wakes every interactive picture of its page."""
     looks = json.dumps(_beside("explorer.css")).replace("<", "\\u003c")
     code = _beside("explorer.js").replace("__LOOKS__", looks)
+    code = code.replace("__DRAWING__", _beside("drawing.js"))
     return f"<script data-explorer-code>{code}</script>"
 
 

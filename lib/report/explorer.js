@@ -168,21 +168,12 @@
       move(ARROWS[event.key], event.shiftKey);
     });
 
-  // --- plane: a code anywhere, decoded ------------------------------------------------------------
+  // --- a plane of codes with a mark to move -------------------------------------------------------
 
-  const plane = (data, sprite, box) => {
+  /** Axes, dots and a mark that answers to mouse, touch and keys; `moved` is called when it was. */
+  const coordinates = (data, moved) => {
     const [left, right, bottom, top] = data.extent;
-    const rows = sprite.naturalHeight / data.height;
     const at = [0.5, 0.5];
-    const image = tile(data);
-    const readout = make("p", { role: "status" });
-    const help = make(
-      "p", { class: "help", id: "help" },
-      `Drag over the plane, or use the arrow keys (Shift: larger steps, Home: centre). Decoded at ${rows} × ${data.columns} places, blended between.`,
-    );
-    const one = image.getContext("2d");
-    const lower = make("canvas", { width: data.width, height: data.height });
-    const other = lower.getContext("2d");
     const step = Math.pow(10, Math.floor(Math.log10((right - left) / 3)));
     const ticks = (low, high) => {
       const every = [1, 2, 5, 10].map((factor) => factor * step).find((width) => (high - low) / width <= 7);
@@ -190,7 +181,6 @@
       for (let k = Math.ceil(low / every - 1e-9); k * every <= high + 1e-9 * every; k++) list.push(k * every);
       return list.map((value) => [value, number(value, every < 1 ? Math.ceil(-Math.log10(every)) : 0)]);
     };
-
     const paint = (context, view) => {
       context.fillStyle = view.ink;
       context.strokeStyle = view.grid;
@@ -221,7 +211,7 @@
       paintFrame(context, view);
     };
     const mark = (context, view) => {
-      const [x, y] = [view.left + at[0] * view.width, view.top + at[1] * view.height];
+      const [x, y] = at.map((share, axis) => clamp(share, 0, 1) * [view.width, view.height][axis] + [view.left, view.top][axis]);
       outline(context, () => {
         disc(context, x, y, 8);
         for (const [dx, dy] of Object.values(ARROWS)) {
@@ -235,50 +225,68 @@
       (right - left) / (top - bottom), { left: 50, right: 10, top: 8, bottom: 46 }, paint, mark,
     );
 
+    const nearest = () => data.labels[closest(data, ...at, right - left, top - bottom)[0]];
+    const go = (x, y) => {
+      [at[0], at[1]] = [x, y];
+      moved();
+      view.redraw();
+    };
+    const inside = (x, y) => go(clamp(x, 0, 1), clamp(y, 0, 1));
+    let held = false;
+    view.canvas.addEventListener("pointerdown", (event) => {
+      if (event.button) return;
+      held = true;
+      view.canvas.setPointerCapture(event.pointerId);
+      inside(...view.share(event));
+    });
+    view.canvas.addEventListener("pointermove", (event) => held && inside(...view.share(event)));
+    for (const end of ["pointerup", "pointercancel"]) view.canvas.addEventListener(end, () => (held = false));
+    onArrow(view.canvas, (way, far) => {
+      const size = (far ? 5 : 1) / 60;
+      way ? inside(at[0] + size * way[0], at[1] + size * way[1]) : inside(0.5, 0.5);
+    });
+    const code = () => [left + at[0] * (right - left), top - at[1] * (top - bottom)];
+    const set = (z1, z2) => go((z1 - left) / (right - left), (top - z2) / (top - bottom));
+    return { view, at, code, nearest, inside, set };
+  };
+
+  // --- plane: a code anywhere, decoded ------------------------------------------------------------
+
+  const plane = (data, sprite, box) => {
+    const rows = sprite.naturalHeight / data.height;
+    const image = tile(data);
+    const readout = make("p", { role: "status" });
+    const help = make(
+      "p", { class: "help", id: "help" },
+      `Drag over the plane, or use the arrow keys (Shift: larger steps, Home: centre). Decoded at ${rows} × ${data.columns} places, blended between.`,
+    );
+    const one = image.getContext("2d");
+    const lower = make("canvas", { width: data.width, height: data.height });
+    const other = lower.getContext("2d");
+
     /** Draws one row's two images, weighted, on a canvas of a tile's size. */
     const across = (context, row, column, share) => {
       draw(context, data, sprite, row * data.columns + column);
       draw(context, data, sprite, row * data.columns + column + 1, share);
     };
-    const show = () => {
-      const [u, v] = [at[0] * (data.columns - 1), at[1] * (rows - 1)];
+    const chart = coordinates(data, () => {
+      const [u, v] = [chart.at[0] * (data.columns - 1), chart.at[1] * (rows - 1)];
       const [column, row] = [Math.min(Math.floor(u), data.columns - 2), Math.min(Math.floor(v), rows - 2)];
       across(one, row, column, u - column);
       across(other, row + 1, column, u - column);
       one.globalAlpha = v - row;
       one.drawImage(lower, 0, 0);
       one.globalAlpha = 1;
-      const [z1, z2] = [left + at[0] * (right - left), top - at[1] * (top - bottom)];
+      const [z1, z2] = chart.code();
       let text = `${data.axes[0]} = ${number(z1, 2)}, ${data.axes[1]} = ${number(z2, 2)}.`;
-      if (data.x && data.x.length && hasClasses(data)) {
-        const [i] = closest(data, ...at, right - left, top - bottom);
-        text += ` Nearest ${data.noun}: ${data.classes[data.labels[i]]}.`;
-      }
+      if (data.x && data.x.length && hasClasses(data)) text += ` Nearest ${data.noun}: ${data.classes[chart.nearest()]}.`;
       readout.textContent = text;
-      view.redraw();
-    };
-    const go = (x, y) => {
-      [at[0], at[1]] = [clamp(x, 0, 1), clamp(y, 0, 1)];
-      show();
-    };
-    let held = false;
-    view.canvas.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
-      held = true;
-      view.canvas.setPointerCapture(event.pointerId);
-      go(...view.share(event));
-    });
-    view.canvas.addEventListener("pointermove", (event) => held && go(...view.share(event)));
-    for (const end of ["pointerup", "pointercancel"]) view.canvas.addEventListener(end, () => (held = false));
-    onArrow(view.canvas, (way, far) => {
-      const size = (far ? 5 : 1) / 60;
-      way ? go(at[0] + size * way[0], at[1] + size * way[1]) : go(0.5, 0.5);
     });
 
     const side = make("div", { class: "side" }, image, readout);
     if (data.x && hasClasses(data)) side.append(legend(data));
-    box.append(make("div", { class: "panes" }, view.pane, side), help);
-    show();
+    box.append(make("div", { class: "panes" }, chart.view.pane, side), help);
+    chart.inside(0.5, 0.5);
   };
 
   // --- strips: a slider per direction -------------------------------------------------------------
@@ -491,9 +499,11 @@
     addEventListener("beforeprint", pause);
   };
 
+  __DRAWING__
+
   // --- start --------------------------------------------------------------------------------------
 
-  const KINDS = { plane, strips, scatter, player };
+  const KINDS = { plane, strips, scatter, player, drawing };
 
   const start = async (host) => {
     const mark = host.dataset.explorer;

@@ -360,11 +360,11 @@ def _still_plane(
     height = np.clip(5.5 * (top - bottom) / (right - left), 2, 8) + 0.6
     figure = Figure(figsize=(6.2, height), facecolor="white", layout="constrained")
     ax = figure.add_subplot()
-    picture = sprite.repeat(3, axis=-1) if sprite.shape[-1] == 1 else sprite
-    ax.imshow(picture, extent=bounds, interpolation="antialiased", aspect="equal")
+    tiles = sprite.repeat(3, axis=-1) if sprite.shape[-1] == 1 else sprite
+    ax.imshow(tiles, extent=bounds, interpolation="antialiased", aspect="equal")
     ax.set(xlabel=axes[0], ylabel=axes[1])
     ax.grid(False)
-    return _picture(figure)
+    return picture(figure)
 
 
 def _still_strips(
@@ -375,7 +375,7 @@ def _still_strips(
     steps = np.unique(np.linspace(0, count - 1, min(count, 7)).round().astype(int))
     captions = [f"{positions[i]:.2g} {unit}".rstrip().replace("-", "−") for i in steps]
     rows = {name: images[steps] for name, images in stacks.items()}
-    return _picture(plots.captioned_rows(rows, captions))
+    return picture(plots.captioned_rows(rows, captions))
 
 
 def _still_scatter(
@@ -386,10 +386,10 @@ def _still_scatter(
     ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     plots.latent_scatter(ax, flat, label, names)
     ax.set(xticks=[], yticks=[])
-    return _picture(figure)
+    return picture(figure)
 
 
-def _picture(figure: Figure) -> tuple[str, int]:
+def picture(figure: Figure) -> tuple[str, int]:
     """A figure's address and its width in CSS pixels."""
     frame = plots.figure_frame(figure, STILL_DPI)
     width = round(figure.get_figwidth() * 100)

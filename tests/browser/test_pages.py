@@ -182,7 +182,7 @@ def test_explorers_answer_to_keys_and_mouse(chromium, name):
                 visit.page.mouse.click(box["x"] + 3, box["y"] + box["height"] / 2)
                 assert sliders[0].input_value() == sliders[0].get_attribute("min")
                 continue
-            readout, area = explorer.locator("[role=status]"), explorer.locator(".map canvas")
+            readout, area = explorer.locator("[role=status]"), explorer.locator(".map canvas").first
             area.focus()
             said = {readout.inner_text()}
             for key in ("ArrowRight", "ArrowDown", "ArrowLeft"):
