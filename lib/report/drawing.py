@@ -157,7 +157,7 @@ def _still(
         figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items(), strict=True
     ):
         z = explorer.lattice(planes[name], side, side).reshape(-1, 2)
-        images = 1 / (1 + np.exp(-one.decoder(z)))
+        images = 1 / (1 + np.exp(-one.decoder(z).clip(-50, 50)))
         grid = pixels.sprite(pixels.to_bytes(images.reshape(-1, *shape)), side)
         ax.imshow(pixels.to_rgb(grid.transpose(2, 0, 1)[None])[0], extent=planes[name])
         ax.set(title=name, xlabel="z₁", ylabel="z₂")
