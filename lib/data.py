@@ -124,7 +124,8 @@ def load(
     for split, count in (("train", train), ("test", test)):
         if count is not None and count < 1:
             raise DataError(
-                f"{split}={count}: ask for at least one {split} image, or None for all."
+                f"{split}_images = {count}: ask for at least one {split} image, or "
+                "for all."
             )
     root = Path(root or os.environ.get("LWL_DATA") or ROOT / "data").expanduser()
     if name == "digits":
@@ -144,13 +145,17 @@ def load(
             else ""
         )
         raise DataError(
-            f"Unknown data set {name!r}. Known: {', '.join(NAMES)}, folder:NAME.{hint}"
+            f"Unknown data set {name!r} (the parameter dataset). Known: "
+            f"{', '.join(NAMES)}, folder:NAME.{hint}"
         )
-    for split, count in ((data.train, train), (data.test, test)):
-        if count is not None and count > len(split):
+    for split, whole, count in (
+        ("train", data.train, train),
+        ("test", data.test, test),
+    ):
+        if count is not None and count > len(whole):
             raise DataError(
-                f"{count} images asked for, but a split of {name!r} has only "
-                f"{len(split)}."
+                f"{split}_images = {count}: {name!r} has only {len(whole)} images in "
+                f"its {split} split. Ask for at most so many, or for all."
             )
     return replace(
         data,

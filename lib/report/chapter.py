@@ -49,6 +49,7 @@ class Run:
         self.name, self.parameters, self.results = name, parameters, results
         self.resumed_seconds = 0.0
         """What trainings took over from checkpoints; a chapter adds it up."""
+        self.declared: dict[str, declared_parameters.Parameter] = {}
         self._start = time.perf_counter()
         # Now, not when the run ends: what is edited meanwhile did not run.
         self._code = code.of_chapter(name)
@@ -95,7 +96,10 @@ class Run:
         return root / self.name / key / label
 
     def use(self, data: Any) -> None:
-        """Say which data this run measures on, a :class:`lib.data.ImageData`."""
+        """Say which data this run measures on, a :class:`lib.data.ImageData`.
+
+        Refuses parameters that these data do not allow, by what their types say.
+        """
         self.results.provenance[0]["data"] = {
             "name": data.name,
             "title": data.title,
@@ -105,6 +109,7 @@ class Run:
             "test_images": len(data.test),
             "sha256": data.digest(),
         }
+        declared_parameters.check_data(self.declared, self.parameters, self.data)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -183,6 +188,7 @@ def start(name: str, namespace: dict[str, Any]) -> Run:
         values = declared_parameters.check(declared, values, given)
     namespace.update(values)
     run = Run(name, values, results)
+    run.declared = declared
     if not told:
         refuse_unwritable(run._path())  # now, not after an hour of training
     return run
