@@ -113,11 +113,12 @@ def check_parameters(
         for name in rules.keys() - types.keys()
     ]
     if problems:
-        raise ParameterError(
-            "these parameters need mending:\n"
-            + "\n".join(f"  - {text}" for text in problems)
-        )
+        raise ParameterError(_listed(problems))
     return values
+
+
+def _listed(problems: Sequence[str]) -> str:
+    return "these parameters need mending:\n" + "\n".join(f"  - {p}" for p in problems)
 
 
 def _injected(namespace: Mapping[str, Any]) -> list[str]:
@@ -164,6 +165,48 @@ def _mistyped(name: str, value: Any, kind: Any) -> str | None:
         str: "write it as text, in YAML with quotes",
     }
     return f"{name} = {value!r} is {type(value).__name__}, {kind.__name__} is wanted: {advice[kind]}."
+
+
+def contradictions(name: str, p: Mapping[str, Any]) -> list[str]:
+    """What of a chapter's parameters ``p`` would only fail after training.
+
+    When a chapter is converted, these become limits of its types and its own checks.
+    """
+    checks: dict[str, list[tuple[str, Callable[[], bool], str]]] = {
+        "03_likelihood": [
+            ("counts", lambda: len(set(p["counts"])) < max(2, len(p["counts"])),
+             "two different numbers or more are wanted, as in [1, 10, 100]"),
+            ("scored_images", lambda: p["scored_images"] == 1,
+             "it must be 0, which means all, or at least 2, for a spread"),
+            ("exact_dim", lambda: p["exact_dim"] > 28 * 28,
+             "at most 784, the pixels of an image"),
+            ("exact_dim", lambda: 0 < p["train_images"] - p["validation_images"] < p["exact_dim"],
+             "at most train_images − validation_images, which it is fitted to"),
+            ("dataset", lambda: p["dataset"] in ("photo_digits", "photo_mnist", "svhn", "cifar10"),
+             "grey images of 28×28 pixels are wanted: choose digits, mnist or fashion_mnist"),
+        ],
+        "04_wgan_gp": [
+            ("steps", lambda: p["steps"] < 2, "it must be at least 2, for a curve"),
+            ("inception_weights", lambda: p["inception_weights"] != "" and not Path(p["inception_weights"]).is_file(),
+             "there is no such file. Leave it empty, or say where torchvision's weights are"),
+        ],
+        "05_simsiam": [
+            ("train_images", lambda: 0 < p["train_images"] < 50,
+             "it must be 0, which means all, or at least 50, to score a set"),
+            ("variants", lambda: len(set(p["variants"])) < len(p["variants"]),
+             "each is wanted once"),
+            ("blocks", lambda: len(p["blocks"]) > 5, "at most 5 stages, each halves the image"),
+        ],
+        "06_unmixing": [
+            ("kinds", lambda: len(set(p["kinds"])) < len(p["kinds"]),
+             "two different sets are wanted: an image would be paired with itself"),
+        ],
+    }  # fmt: skip
+    return [
+        f"{key} = {p[key]!r}: {wanted}."
+        for key, is_so, wanted in checks.get(name, [])
+        if key in p and is_so()
+    ]
 
 
 # --- a run -----------------------------------------------------------------------------------------
@@ -243,6 +286,8 @@ def start(name: str, namespace: dict[str, Any], rules: Mapping[str, Rule]) -> Ru
     known = namespace.get("__annotations__", {})
     rules = {**{key: rule for key, rule in shared.items() if key in known}, **rules}
     parameters = check_parameters(namespace, rules)
+    if problems := contradictions(name, parameters):
+        raise ParameterError(_listed(problems))
     namespace.update(parameters)
     device = parameters.get("device", "auto")
     if device == "cuda" and not torch.cuda.is_available():
