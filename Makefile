@@ -45,7 +45,7 @@ test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-faults: $(READY)  ## kill, fill, corrupt and contradict it; counts what it survived in published/reliability.json
+faults: $(READY)  ## kill, fill, corrupt and contradict it; counts what it survived in published/reliability/faults.json
 	$(BIN)/python -m pytest tests/faults -n 0 --record
 
 pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)

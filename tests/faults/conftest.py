@@ -1,6 +1,6 @@
 """Counts what the suites of faults and of bad input tried, and what came of it.
 
-With --record the counts are written to published/reliability.json, from which the page
+With --record the counts are written to published/reliability/faults.json, from which the page
 on reliability takes its numbers.
 """
 
@@ -12,12 +12,12 @@ import pytest
 
 from lib.files import ROOT, atomic_write
 
-RECORD = ROOT / "published" / "reliability.json"
+RECORD = ROOT / "published" / "reliability" / "faults.json"
 found = defaultdict(lambda: {"tried": 0, "well": 0})
 
 
 def pytest_addoption(parser):
-    parser.addoption("--record", action="store_true", help="write published/reliability.json")
+    parser.addoption("--record", action="store_true", help="write published/reliability/faults.json")
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ REFUSED = {
     "an empty file": ("1.png", written(b""), "cannot be read"),
     "text": ("1.jpg", written(b"no image"), "cannot be read"),
     "half an image": ("1.png", cut(0.5), "cannot be read"),
-    "an image but for its end": ("1.png", cut(0.9), "cannot be read"),
+    "three quarters of an image": ("1.png", cut(0.75), "cannot be read"),
     "an image of a few bytes": ("1.png", cut(0.02), "cannot be read"),
     "an animation": ("1.png", animates, "animation"),
     "CMYK": ("1.jpg", COLOUR.convert("CMYK").save, "kind CMYK"),
