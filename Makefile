@@ -8,7 +8,13 @@ SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete -
 # The files that runs of one chapter leave; CHAPTER may be the start of its name.
 RUNS = $(shell $(BIN)/python -m lib.site.book target "$(CHAPTER)" --profile $(PROFILE) --seeds $(SEEDS) $(if $(ARGS),--custom))
 
-.PHONY: book html pdf chapter publish check-published test pages lab clean
+# What is run sees this folder's lib and UTF-8, whatever the shell has set.
+export PYTHONPATH := $(CURDIR)
+export PYTHONUTF8 := 1
+export PYTHONNOUSERSITE := 1
+unexport PYTHONHOME PYTHONSTARTUP GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+
+.PHONY: book html pdf chapter publish check-published test faults pages lab clean
 
 book: $(READY)  ## measure and tell what has changed, build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) seeds="$(SEEDS)" -- book
@@ -38,6 +44,9 @@ check-published: $(READY)  ## say which published results are not what today's c
 test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+faults: $(READY)  ## kill, fill, corrupt and contradict it; counts what it survived in published/reliability/faults.json
+	$(BIN)/python -m pytest tests/faults -n 0 --record
 
 pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)
 	$(BIN)/python -m pytest tests/browser

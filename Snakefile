@@ -12,19 +12,27 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+sys.path.insert(0, workflow.basedir)  # before any other lib that a PYTHONPATH offers
+
 from lib.site import book, engine, old_way
 
 MEASURING = str(config.get("measure", "yes")) not in ("no", "False")  # else pages are made of what is there
-CHAPTERS = book.chapters()
-CONVERTED = [name for name in CHAPTERS if book.converted(name)]
-UNCONVERTED = [name for name in CHAPTERS if name not in CONVERTED]
-PAGES = book.pages()  # notebooks that only read what chapters measured
 try:
+    if workflow.is_main_process:
+        engine.refuse_company(Path(workflow.basedir))
+    CHAPTERS = book.chapters()
+    CONVERTED = [name for name in CHAPTERS if book.converted(name)]
+    UNCONVERTED = [name for name in CHAPTERS if name not in CONVERTED]
+    PAGES = book.pages()  # notebooks that only read what chapters measured
     PROFILE = engine.profile(config.get("profile", "demo"))
     SEEDS = engine.seeds(config.get("seeds", 0))
     ARGS = engine.given(os.environ.get("LWL_ARGS", ""))  # papermill's own -p name value …, for runs named "custom"
 except book.BookError as error:
     raise WorkflowError(str(error)) from None
+# Jobs see the project's settings, not the user's.
+settings = engine.settings(os.environ)
+os.environ.clear()
+os.environ.update(settings)
 STARTED = time.time()
 # Chapters take a GPU where there is one: then one at a time.
 GPUS = int(shutil.which("nvidia-smi") is not None)

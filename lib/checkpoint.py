@@ -7,10 +7,11 @@ works: what a file must hold and what makes two trainings the same come as argum
 
 import hashlib
 import inspect
+import io
 import random
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,12 +78,15 @@ class Checkpoint:
         return self._restore() if self.path.exists() else None
 
     def save(self, history: dict[str, Any]) -> None:
-        """Write parts, random state and ``history`` in place of the old file."""
+        """Write parts, random state, ``history`` and their digest over the old file.
+
+        Raises :class:`~lib.files.WriteError` where the disk is full, for example.
+        """
+        saved = {"parts": self._states(), "random": random_state(), "history": history}
+        buffer = io.BytesIO()  # torch says nothing of a full disk, Python does
+        torch.save({**saved, "digest": fingerprint(saved)}, buffer)
         with atomic_write(self.path) as temporary:
-            torch.save(
-                {"parts": self._states(), "random": random_state(), "history": history},
-                temporary,
-            )
+            temporary.write_bytes(buffer.getbuffer())
 
     def _states(self) -> dict[str, Any]:
         return {name: part.state_dict() for name, part in self.parts.items()}
@@ -90,15 +94,52 @@ class Checkpoint:
     def _restore(self) -> dict[str, Any]:
         try:
             saved = torch.load(self.path, weights_only=True, map_location="cpu")
+            digest = saved.pop("digest", "")
+            if digest != fingerprint(saved):
+                raise ValueError("its content is not what was saved: the disk erred")
+            _refuse_unlike(self._states(), saved["parts"])
+            for name, part in self.parts.items():
+                part.load_state_dict(saved["parts"][name])
+            set_random_state(saved["random"])
+            self.resumed_seconds += saved["history"]["seconds"]
         except Exception as error:
             raise CheckpointError(
-                f"{self.path} cannot be read ({error}): delete it to train anew."
+                f"{self.path} cannot be gone on from ({error}): delete it to train "
+                "anew."
             ) from error
-        for name, part in self.parts.items():
-            part.load_state_dict(saved["parts"][name])
-        set_random_state(saved["random"])
-        self.resumed_seconds += saved["history"]["seconds"]
         return saved["history"]
+
+
+def _refuse_unlike(fresh: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """ValueError for tensors that these parts do not have, or that are not finite.
+
+    Optimisers start without tensors of their own, so that any will do for them.
+    """
+    if fresh.keys() != saved.keys():
+        raise ValueError(f"it holds {sorted(saved)}, not {sorted(fresh)}")
+    for name, part in fresh.items():
+        for key, tensor in part.items():
+            found = saved[name].get(key)
+            if isinstance(tensor, Tensor) and (
+                not isinstance(found, Tensor)
+                or (found.shape, found.dtype) != (tensor.shape, tensor.dtype)
+            ):
+                raise ValueError(f"{name}.{key} has another shape")
+    for where, tensor in _tensors(saved):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{where} is not finite")
+
+
+def _tensors(value: Any, where: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors in nested dicts and sequences, with their places."""
+    if isinstance(value, Tensor):
+        yield where, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _tensors(item, f"{where}[{number}]")
 
 
 # --- the random state --------------------------------------------------------------

@@ -27,6 +27,16 @@ def git(*arguments: str, root: Path = ROOT) -> str | None:
         return None
 
 
+def head(root: Path = ROOT) -> str | None:
+    """The commit that is checked out, if the repository is the project's own.
+
+    A project that was unpacked inside another repository has no commit.
+    """
+    found = git("rev-parse", "--show-toplevel", "--short=10", "HEAD", root=root)
+    top, _, commit = (found or "").strip().rpartition("\n")
+    return commit if commit and Path(top).resolve() == root.resolve() else None
+
+
 def is_known(commit: str, root: Path = ROOT) -> bool:
     """Whether this repository holds a commit."""
     return git("cat-file", "-e", f"{commit}^{{commit}}", root=root) is not None

@@ -66,8 +66,8 @@ def test_pixels_survive_the_way_to_the_unit_interval_and_back():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnits"}, "Unknown data set 'mnits'. Known: digits, photo_digits, mnist"),
-        ({"name": "digits", "train": 0}, "train=0"),
+        ({"name": "mnits"}, r"Unknown data set 'mnits' \(the parameter dataset\). Known: digits, photo_digits, mnist"),
+        ({"name": "digits", "train": 0}, "train_images = 0"),
         ({"name": "digits", "test": 999}, "only 360"),
     ],
 )

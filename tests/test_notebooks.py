@@ -63,7 +63,7 @@ def test_parameters_come_first_typed_and_explained(notebook):
     assert tagged == code_cells(notebook)[:1]
     lines = tagged[0].source.splitlines()
     if lines[0].startswith("from lib.report.parameters import "):
-        lines = lines[2:]
+        lines = lines[lines.index("") + 1 :]
     for line in lines:
         assert re.fullmatch(r"\w+: [\w\[\]]+ = .+  # .+", line), f"not `name: type = default  # what it is`: {line}"
 

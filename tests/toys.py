@@ -76,7 +76,7 @@ def make_project(folder, *names):
         shutil.copy(ROOT / name, folder / name)
     for name in ("report", "site"):
         shutil.copytree(ROOT / "lib" / name, folder / "lib" / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "code", "files"):
+    for name in ("__init__", "code", "commits", "files"):
         shutil.copy(ROOT / "lib" / f"{name}.py", folder / "lib")
     (folder / "lib" / "toy.py").write_text("def height(level):\n    return 2.0 * level\n", encoding="utf-8")
     (folder / "lib" / "wgan.py").write_text('"""What no toy uses."""\n', encoding="utf-8")

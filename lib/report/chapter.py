@@ -24,7 +24,7 @@ from typing import Any
 from IPython.display import Markdown, display
 
 from lib import code, commits
-from lib.files import ROOT
+from lib.files import ROOT, refuse_unwritable, work
 from lib.report import parameters as declared_parameters
 from lib.report.numbers import NBSP, Number, claim, write
 from lib.report.parameters import ParameterError
@@ -49,6 +49,7 @@ class Run:
         self.name, self.parameters, self.results = name, parameters, results
         self.resumed_seconds = 0.0
         """What trainings took over from checkpoints; a chapter adds it up."""
+        self.declared: dict[str, declared_parameters.Parameter] = {}
         self._start = time.perf_counter()
         # Now, not when the run ends: what is edited meanwhile did not run.
         self._code = code.of_chapter(name)
@@ -91,13 +92,14 @@ class Run:
             sorted(self._code.items()),
         )
         key = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
-        root = Path(
-            os.environ.get("LWL_CHECKPOINTS") or ROOT / "_build" / "checkpoints"
-        )
+        root = Path(os.environ.get("LWL_CHECKPOINTS") or work(ROOT) / "checkpoints")
         return root / self.name / key / label
 
     def use(self, data: Any) -> None:
-        """Say which data this run measures on, a :class:`lib.data.ImageData`."""
+        """Say which data this run measures on, a :class:`lib.data.ImageData`.
+
+        Refuses parameters that these data do not allow, by what their types say.
+        """
         self.results.provenance[0]["data"] = {
             "name": data.name,
             "title": data.title,
@@ -107,6 +109,7 @@ class Run:
             "test_images": len(data.test),
             "sha256": data.digest(),
         }
+        declared_parameters.check_data(self.declared, self.parameters, self.data)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -152,9 +155,7 @@ class Run:
             :8
         ]
         seed = self.parameters.get("seed", 0)
-        return (
-            ROOT / "_build" / "results" / "own" / self.name / key / f"seed-{seed}.json"
-        )
+        return work(ROOT) / "results" / "own" / self.name / key / f"seed-{seed}.json"
 
 
 def start(name: str, namespace: dict[str, Any]) -> Run:
@@ -178,13 +179,19 @@ def start(name: str, namespace: dict[str, Any]) -> Run:
         results = Results.read(paths, chapter=name)
         # What the runs used; a parameter that is younger than they are has its default.
         values |= {
-            k: v for k, v in results.provenance[0]["parameters"].items() if k in values
+            k: v
+            for k, v in results.provenance[0].get("parameters", {}).items()
+            if k in values
         }
     else:
         results = Results()
         values = declared_parameters.check(declared, values, given)
     namespace.update(values)
-    return Run(name, values, results)
+    run = Run(name, values, results)
+    run.declared = declared
+    if not told:
+        refuse_unwritable(run._path())  # now, not after an hour of training
+    return run
 
 
 # --- telling -------------------------------------------------------------------------
@@ -199,9 +206,11 @@ def show_code(*names: str) -> None:
 def say(text: str, **values: Any) -> None:
     """Show a sentence, with ``{names}`` replaced by values, such as a run's numbers.
 
-    A number is written with its unit, ``{name.text}`` with ± its deviation.
+    A number is written with its unit, ``{name.text}`` with ± its deviation. Text is
+    text, without HTML.
     """
-    display(Markdown(inspect.cleandoc(text.format(**values) if values else text)))
+    shown = {k: _text(v) if isinstance(v, str) else v for k, v in values.items()}
+    display(Markdown(inspect.cleandoc(text.format(**shown) if values else text)))
 
 
 def table(
@@ -226,7 +235,13 @@ def _cell(value: Any) -> str:
         return value.text
     if isinstance(value, float):
         return write(value)
-    return re.sub(r"(?<!\\)\|", r"\\|", str(value))  # a bar ends a cell, even in code
+    # A bar ends a cell, even in code.
+    return re.sub(r"(?<!\\)\|", r"\\|", _text(str(value)))
+
+
+def _text(value: str) -> str:
+    """Text on a line of its own Markdown, in which no HTML begins."""
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", value)
 
 
 @dataclass(frozen=True)
@@ -306,9 +321,8 @@ def _commit(name: str, digests: Mapping[str, str]) -> str:
     What is edited without changing what is measured is no change. "unknown" outside a
     checkout of this project.
     """
-    asked = ("rev-parse", "--show-toplevel", "--short=10", "HEAD")
-    top, _, head = (commits.git(*asked, root=ROOT) or "").strip().rpartition("\n")
-    if not head or Path(top).resolve() != ROOT.resolve():
+    head = commits.head(ROOT)
+    if head is None:
         return "unknown"
     committed = code.of_chapter(name, commits.reads(head, ROOT))
     changed = code.changes(committed, dict(digests))

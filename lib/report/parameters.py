@@ -72,6 +72,25 @@ class Choice:
         return "one of " + ", ".join(map(repr, self.words))
 
 
+@dataclass(frozen=True)
+class OfData:
+    """What only the data can decide, once they are there: :func:`check_data`.
+
+    A number is at most the data's number of ``what``, a name is one of its ``what``.
+    """
+
+    what: str
+
+    def problem(self, value: Any, data: Mapping[str, Any]) -> str | None:
+        """Why these data (the facts of ``Run.use``) do not allow a value; or None."""
+        has = data[self.what]
+        if isinstance(value, str):
+            known = ", ".join(has[:20]) + ("…" if len(has) > 20 else "")
+            return None if value in has else f"no such class. Choose one of: {known}."
+        what = self.what.replace("_", " ")
+        return None if value <= has else f"at most {has:,}, the {what}."
+
+
 Count = Annotated[int, Range(1)]
 """A whole number, at least 1: epochs, images in a batch, widths."""
 Some = Annotated[int, Range(0)]
@@ -90,6 +109,10 @@ Positive = Annotated[float, Range(0, above=True)]
 """Above 0 and finite."""
 Sigma = Annotated[float, Range(0.01, 10)]
 """The standard deviation of pixel noise, pixels in [0, 1]."""
+Dimension = Annotated[int, Range(2), OfData("training_images")]
+"""Numbers in a code: at least 2, and no more than there are training images."""
+ClassName = Annotated[str, OfData("classes")]
+"""The name of a class of the data."""
 Device = Annotated[str, Choice(("auto", "cpu", "cuda"))]
 """Where to compute; "auto" takes a GPU if torch sees one."""
 Text = str
@@ -164,6 +187,23 @@ def check(
     return checked
 
 
+def check_data(
+    parameters: Mapping[str, Parameter],
+    values: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> None:
+    """Refuse values that these data do not allow, all at once, by name."""
+    problems = []
+    for name, parameter in parameters.items():
+        kind = _item(parameter.kind) or parameter.kind
+        found = values[name] if _item(parameter.kind) else [values[name]]
+        for limit in get_args(kind)[1:] if get_origin(kind) is Annotated else ():
+            if isinstance(limit, OfData):
+                wrong = [limit.problem(value, data) for value in found]
+                problems += [f"{name} = {values[name]!r}: {w}" for w in wrong if w]
+    refuse(problems)
+
+
 def refuse(problems: list[str]) -> None:
     """Raise :class:`ParameterError` if there are problems, one line each."""
     if problems:
@@ -187,8 +227,9 @@ def injected(cells: Iterable[str]) -> list[str]:
 def _parts(kind: Any) -> tuple[type, Range | Choice | None]:
     """A declared type as Python's own type and what limits it."""
     if get_origin(kind) is Annotated:
-        base, limit = get_args(kind)
-        return base, limit
+        base, *limits = get_args(kind)
+        found = [limit for limit in limits if not isinstance(limit, OfData)]
+        return base, (found or [None])[0]
     return kind, None
 
 

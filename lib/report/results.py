@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -91,7 +92,7 @@ class Results:
             raise ValueError(f"{name}: an array of numbers is wanted.")
         if array.dtype == np.float64:
             array = array.astype(np.float32)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if array.dtype.kind in "fc" and not np.isfinite(array).all():
             raise ValueError(
                 f"{name}: a result must be finite. What made it otherwise?"
             )
@@ -342,7 +343,13 @@ def _read(path: Path) -> _RunResults:
             if not isinstance(part, dict):
                 raise TypeError("where it came from is not said by name")
         return _RunResults(numbers, arrays, set(about["each_run"]), facts)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ResultsError(
             f"{path} is damaged ({error!r}): make it again or restore it."
         ) from error

@@ -9,9 +9,9 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 import os
 import platform
-import subprocess
 import sys
 import textwrap
 import time
@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from IPython.display import Markdown, display
 
+from lib import commits
 from lib.checkpoint import Checkpoint
 from lib.data import ImageData
-from lib.files import ROOT, strip_docs
+from lib.files import ROOT, strip_docs, work
 
 RECORD = "application/papermill.record/"
 """The prefix under which MyST-NB finds glued outputs."""
@@ -48,15 +49,15 @@ class Rule:
 
 
 def at_least(low: float) -> Rule:
-    """A number of at least ``low``."""
-    return Rule(f"at least {low}", lambda value: value >= low)
+    """A finite number of at least ``low``."""
+    return Rule(f"at least {low} and finite", lambda v: low <= v < math.inf)
 
 
-def above(low: float, up_to: float = float("inf")) -> Rule:
-    """A number above ``low`` and at most ``up_to``."""
+def above(low: float, up_to: float = math.inf) -> Rule:
+    """A finite number above ``low`` and at most ``up_to``."""
     return Rule(
-        f"above {low}" + (f", at most {up_to}" if up_to < float("inf") else ""),
-        lambda v: low < v <= up_to,
+        f"above {low}" + (f", at most {up_to}" if up_to < math.inf else " and finite"),
+        lambda v: low < v <= up_to and v < math.inf,
     )
 
 
@@ -112,11 +113,12 @@ def check_parameters(
         for name in rules.keys() - types.keys()
     ]
     if problems:
-        raise ParameterError(
-            "these parameters need mending:\n"
-            + "\n".join(f"  - {text}" for text in problems)
-        )
+        raise ParameterError(_listed(problems))
     return values
+
+
+def _listed(problems: Sequence[str]) -> str:
+    return "these parameters need mending:\n" + "\n".join(f"  - {p}" for p in problems)
 
 
 def _injected(namespace: Mapping[str, Any]) -> list[str]:
@@ -165,6 +167,48 @@ def _mistyped(name: str, value: Any, kind: Any) -> str | None:
     return f"{name} = {value!r} is {type(value).__name__}, {kind.__name__} is wanted: {advice[kind]}."
 
 
+def contradictions(name: str, p: Mapping[str, Any]) -> list[str]:
+    """What of a chapter's parameters ``p`` would only fail after training.
+
+    When a chapter is converted, these become limits of its types and its own checks.
+    """
+    checks: dict[str, list[tuple[str, Callable[[], bool], str]]] = {
+        "03_likelihood": [
+            ("counts", lambda: len(set(p["counts"])) < max(2, len(p["counts"])),
+             "two different numbers or more are wanted, as in [1, 10, 100]"),
+            ("scored_images", lambda: p["scored_images"] == 1,
+             "it must be 0, which means all, or at least 2, for a spread"),
+            ("exact_dim", lambda: p["exact_dim"] > 28 * 28,
+             "at most 784, the pixels of an image"),
+            ("exact_dim", lambda: 0 < p["train_images"] - p["validation_images"] < p["exact_dim"],
+             "at most train_images − validation_images, which it is fitted to"),
+            ("dataset", lambda: p["dataset"] in ("photo_digits", "photo_mnist", "svhn", "cifar10"),
+             "grey images of 28×28 pixels are wanted: choose digits, mnist or fashion_mnist"),
+        ],
+        "04_wgan_gp": [
+            ("steps", lambda: p["steps"] < 2, "it must be at least 2, for a curve"),
+            ("inception_weights", lambda: p["inception_weights"] != "" and not Path(p["inception_weights"]).is_file(),
+             "there is no such file. Leave it empty, or say where torchvision's weights are"),
+        ],
+        "05_simsiam": [
+            ("train_images", lambda: 0 < p["train_images"] < 50,
+             "it must be 0, which means all, or at least 50, to score a set"),
+            ("variants", lambda: len(set(p["variants"])) < len(p["variants"]),
+             "each is wanted once"),
+            ("blocks", lambda: len(p["blocks"]) > 5, "at most 5 stages, each halves the image"),
+        ],
+        "06_unmixing": [
+            ("kinds", lambda: len(set(p["kinds"])) < len(p["kinds"]),
+             "two different sets are wanted: an image would be paired with itself"),
+        ],
+    }  # fmt: skip
+    return [
+        f"{key} = {p[key]!r}: {wanted}."
+        for key, is_so, wanted in checks.get(name, [])
+        if key in p and is_so()
+    ]
+
+
 # --- a run -----------------------------------------------------------------------------------------
 
 
@@ -183,9 +227,7 @@ class Run:
         key = hashlib.sha256(
             repr((sorted(self.parameters.items()), torch.__version__, _code())).encode()
         )
-        root = Path(
-            os.environ.get("LWL_CHECKPOINTS") or ROOT / "_build" / "checkpoints"
-        )
+        root = Path(os.environ.get("LWL_CHECKPOINTS") or work(ROOT) / "checkpoints")
         self._checkpoints.append(
             Checkpoint(root / self.name / key.hexdigest()[:12] / label)
         )
@@ -199,7 +241,14 @@ class Run:
         unit: str = "",
         error: float | None = None,
     ) -> None:
-        """Glue a number to the page under ``name``, with ± its error if it has one."""
+        """Glue a number to the page under ``name``, with ± its error if it has one.
+
+        Raises ValueError for numbers that are not finite.
+        """
+        if not all(map(math.isfinite, (value, 0 if error is None else error))):
+            raise ValueError(
+                f"{name} = {value} ± {error}: a result must be finite. What made it so?"
+            )
         text = plus_minus(value, error, form)
         _glue(name, text, {"value": value, "error": error, "unit": unit, "text": text})
 
@@ -233,10 +282,12 @@ def start(name: str, namespace: dict[str, Any], rules: Mapping[str, Rule]) -> Ru
 
     Parameters that the chapters share have their rules here: ``device`` is "auto", "cpu" or "cuda".
     """
-    shared = {"device": one_of("auto", "cpu", "cuda"), "seed": at_least(0)}
+    shared = {"device": one_of("auto", "cpu", "cuda"), "seed": between(0, 2**32 - 1)}
     known = namespace.get("__annotations__", {})
     rules = {**{key: rule for key, rule in shared.items() if key in known}, **rules}
     parameters = check_parameters(namespace, rules)
+    if problems := contradictions(name, parameters):
+        raise ParameterError(_listed(problems))
     namespace.update(parameters)
     device = parameters.get("device", "auto")
     if device == "cuda" and not torch.cuda.is_available():
@@ -291,24 +342,18 @@ def _code() -> list[str]:
         and not name.startswith(("lib.files", "lib.report", "lib.site"))
     }
     return [
-        strip_docs(Path(loaded[name].__file__).read_text()) for name in sorted(loaded)
+        strip_docs(Path(loaded[name].__file__).read_text(encoding="utf-8"))
+        for name in sorted(loaded)
     ]
 
 
 def _commit() -> str:
-    """The commit of the code that ran, marked if the tree had changes; "unknown" outside a git checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short", "HEAD") + (
-            " with changes" if git("status", "--porcelain") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
+    """The commit of the code that ran, marked if the tree had changes; "unknown" outside a checkout of its own."""
+    head = commits.head(ROOT)
+    if head is None:
         return "unknown"
+    changed = commits.git("status", "--porcelain", root=ROOT) != ""
+    return head + " with changes" * changed
 
 
 def _peak_resident_bytes() -> float | None:

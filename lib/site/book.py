@@ -77,7 +77,7 @@ def _files(
 ) -> Iterator[tuple[str, bytes]]:
     """What Jupyter Book is given, by path."""
     yield "_toc.yml", (root / "_toc.yml").read_bytes()
-    configuration = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    configuration = contents.read_yaml(root / "_config.yml")
     addressed = _addressed(configuration, repository, site)
     yield "_config.yml", yaml.safe_dump(addressed, sort_keys=False).encode()
     for path in sorted((root / "book").glob("**/*")):
@@ -111,7 +111,7 @@ def _files(
 def _executed(path: Path, name: str) -> nbformat.NotebookNode:
     if not path.exists():
         raise BookError(f"{name} has not been told: run `make html`, or `make book`.")
-    return nbformat.read(path, 4)
+    return contents.read_notebook(path)
 
 
 def _written(page: nbformat.NotebookNode) -> bytes:
@@ -222,19 +222,45 @@ def _title(path: Path) -> str:
 # --- commands ------------------------------------------------------------------------
 
 
+KILLED = (
+    "it was killed: for lack of memory, most likely, or by hand. Ask for less (a "
+    "smaller batch, fewer or smaller images), or measure one chapter at a time"
+)
+CAUSES = {
+    r"DeadKernelError|Kernel died": f"its kernel died; {KILLED}",
+    r"No space left on device|Disk quota exceeded|enforce fail at inline_container": (
+        "the disk is full: free some room (`make clean` forgets what was made)"
+    ),
+    r"Kernel didn't respond": "its kernel did not start in time: try again",
+}
+"""What papermill's own last words mean."""
+
+
 def report_failures(notebooks: list[Path]) -> None:
-    """Print where partly executed chapters stopped."""
+    """Print where partly executed chapters stopped, and why."""
     for path in notebooks:
-        cut = contents.is_cut_off(path)
-        error = (
-            f"an unknown cell: {path} was cut off"
-            if cut
-            else failure(nbformat.read(path, 4))
-        )
-        if error:
+        if error := _stopped(path):
             report = f"\nChapter {path.stem} failed in {error}"
             print(f"{report}\nIts notebook as far as it came: {path}", file=sys.stderr)
     sys.stderr.flush()
+
+
+def _stopped(path: Path) -> str | None:
+    """Where an execution stopped and why; None for one that did not."""
+    if contents.is_cut_off(path):
+        where, error = f"an unknown cell: {path} was cut off", None
+    else:
+        executed = nbformat.read(path, 4)
+        where, error = contents.last_cell(executed), contents.failure(executed)
+    log = path.with_suffix(".txt")
+    said = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    found = [why for words, why in CAUSES.items() if re.search(words, said)]
+    if error is not None:
+        return "\n".join([error, *found])
+    words = said.strip().splitlines()
+    ended = words and re.match(r"[\w.]+(Error|Exception|Interrupt)\b", words[-1])
+    why = found or ([words[-1]] if ended else [KILLED])
+    return f"{where}\n{'; '.join(why)}.\nWhat papermill said: {log}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -283,7 +309,7 @@ def _run(options: argparse.Namespace) -> int:
         found = engine.target(chapter, options.profile, options.seeds, options.custom)
         print(*found)
     elif options.command == "metrics":
-        print(json.dumps(records(nbformat.read(options.notebook, 4)), indent=2))
+        print(json.dumps(records(contents.read_notebook(options.notebook)), indent=2))
     else:
         report_failures(options.notebooks)
     return 0

@@ -36,9 +36,21 @@ def pages(root: Path = ROOT) -> list[str]:
 
 
 def _notebooks(root: Path) -> list[str]:
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    listed = [entry for part in toc.get("parts", [toc]) for entry in part["chapters"]]
-    files = [Path(toc["root"]), *(Path(entry["file"]) for entry in listed)]
+    toc = read_yaml(root / "_toc.yml")
+    try:
+        parts = toc.get("parts", [toc])
+        listed = [entry["file"] for part in parts for entry in part["chapters"]]
+        files = [Path(name) for name in (toc["root"], *listed)]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise BookError(
+            "_toc.yml is not as Jupyter Book wants it: `root:`, and `parts:`, each "
+            f"with `chapters:` that are `- file: …` ({type(error).__name__}: {error})."
+        ) from error
+    for file in files:
+        if files.count(file) > 1:
+            raise BookError(f"_toc.yml lists {file} twice: remove one line.")
+        if not any((root / file).with_suffix(s).exists() for s in (".ipynb", ".md")):
+            raise BookError(f"_toc.yml lists {file}, and there is no such file.")
     return [file.name for file in files if (root / file).with_suffix(".ipynb").exists()]
 
 
@@ -61,12 +73,80 @@ def find(start: str, root: Path = ROOT) -> str:
 
 def notebook(name: str, root: Path = ROOT) -> nbformat.NotebookNode:
     """The notebook of a chapter or page, as it is edited."""
-    return nbformat.read(root / "book" / f"{name}.ipynb", 4)
+    return read_notebook(root / "book" / f"{name}.ipynb")
 
 
 def text(name: str, root: Path = ROOT) -> str:
-    """The file of a chapter or page."""
-    return (root / "book" / f"{name}.ipynb").read_text(encoding="utf-8")
+    """The file of a chapter or page, which is a notebook."""
+    path = root / "book" / f"{name}.ipynb"
+    read_json(path)
+    return path.read_text(encoding="utf-8")
+
+
+# --- files ---------------------------------------------------------------------------
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """A notebook. Raises :class:`BookError` for a file that is damaged."""
+    try:
+        return nbformat.reads(path.read_text(encoding="utf-8"), 4)
+    except OSError as error:
+        raise BookError(f"{path} cannot be read ({error.strerror}).") from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object of JSON. Raises :class:`BookError` for a file that is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("names and values are wanted")
+    except OSError as error:
+        raise BookError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    return found
+
+
+def _damaged(path: Path, error: Exception) -> BookError:
+    made = "_build" in path.parts
+    remedy = "remove it and make it again" if made else f"`git checkout {path.name}`"
+    why = " ".join(str(error).split())[:120]
+    return BookError(f"{path} is damaged or cut off ({why}): {remedy}, or restore it.")
+
+
+class _Once(yaml.SafeLoader):
+    """YAML in which a name stands once: of two, the last would count silently."""
+
+
+def _mapping(loader: _Once, node: yaml.MappingNode) -> dict[Any, Any]:
+    found: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in found:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{key} stands there twice", key_node.start_mark
+            )
+        found[key] = loader.construct_object(value_node, deep=True)
+    return found
+
+
+_Once.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Names and values. Raises :class:`BookError` for a file that holds none."""
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), _Once)
+    except OSError as error:
+        raise BookError(f"{path} cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise BookError(f"{path} is no YAML that can be read: {why}") from error
+    if not isinstance(found, dict):
+        raise BookError(f"{path} must hold names and values, `name: value`.")
+    return found
 
 
 def converted(chapter: str, root: Path = ROOT) -> bool:
@@ -93,16 +173,19 @@ def parameters(chapter: str, profile: str, root: Path = ROOT) -> dict[str, Any]:
         raise BookError(
             f"There is no profile {profile!r}. Known: {', '.join([DEMO, *known])}."
         )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise BookError(f"book/profiles/{path.name} is no YAML: {error}") from error
+    values = read_yaml(path)
     if chapter not in values:
         raise BookError(
             f"book/profiles/{path.name} has no parameters for {chapter!r}: "
             "add a block with that name."
         )
-    return values[chapter] or {}
+    found = values[chapter] or {}
+    if not isinstance(found, dict):
+        raise BookError(
+            f"book/profiles/{path.name}, {chapter}: parameters are wanted, a line "
+            "each, as in `  epochs: 3`."
+        )
+    return found
 
 
 def effective(chapter: str, profile: str, root: Path = ROOT) -> dict[str, Any]:
@@ -130,19 +213,34 @@ def failure(executed: nbformat.NotebookNode) -> str | None:
 
     Cells are counted as in the notebook that is edited, without papermill's own.
     """
-    code_cells = [
+    for number, cell in enumerate(_code_cells(executed), 1):
+        for output in cell.outputs:
+            if output.output_type == "error":
+                error = f"{output.ename}: {plain(output.evalue)}"
+                return f"code cell {number} ({_first_line(cell)})\n{error}"
+    return None
+
+
+def last_cell(executed: nbformat.NotebookNode) -> str:
+    """The cell that papermill was executing, counted as :func:`failure` counts."""
+    for number, cell in enumerate(_code_cells(executed), 1):
+        if cell.metadata.get("papermill", {}).get("status") in ("running", "failed"):
+            return f"code cell {number} ({_first_line(cell)})"
+    return "an unknown cell"
+
+
+def _code_cells(executed: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """Those of the notebook that is edited, without papermill's own."""
+    return [
         cell
         for cell in executed.cells
         if cell.cell_type == "code"
         and "injected-parameters" not in cell.metadata.get("tags", [])
     ]
-    for number, cell in enumerate(code_cells, 1):
-        for output in cell.outputs:
-            if output.output_type == "error":
-                first_line = (cell.source.strip().splitlines() or [""])[0]
-                error = f"{output.ename}: {plain(output.evalue)}"
-                return f"code cell {number} ({first_line})\n{error}"
-    return None
+
+
+def _first_line(cell: nbformat.NotebookNode) -> str:
+    return (cell.source.strip().splitlines() or [""])[0]
 
 
 def plain(message: str) -> str:

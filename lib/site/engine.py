@@ -6,11 +6,14 @@ in meaning, and a page is told again if what it shows has changed.
 
 import hashlib
 import json
+import os
+import platform
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
 import yaml
 
 from lib import code
@@ -31,6 +34,85 @@ TELLING = (
 """What makes a told notebook, besides ``lib/report``."""
 
 
+# --- where jobs run ------------------------------------------------------------------
+
+SETTINGS = ("GIT_", "IPYTHON", "JUPYTER", "MATPLOTLIB", "MPL", "PYTHON")
+"""How the names of settings of the user's begin that would reach a run."""
+
+
+def settings(given: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
+    """The environment of jobs: the project's settings in place of the user's.
+
+    ``given`` is the user's own. No backend, profile, start-up file, kernel, library,
+    repository or encoding of the user's changes what a chapter does.
+    """
+    own = root.absolute() / "_build" / "settings"
+    kept = {k: v for k, v in given.items() if not k.startswith(SETTINGS)}
+    return {
+        **kept,
+        "IPYTHONDIR": str(own / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(own / "jupyter"),
+        "JUPYTER_DATA_DIR": str(own / "jupyter"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "JUPYTER_RUNTIME_DIR": str(own / "runtime"),
+        "MPLCONFIGDIR": str(root.absolute() / "_build" / "matplotlib"),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONPATH": str(root.absolute()),
+        "PYTHONUTF8": "1",
+    }
+
+
+def refuse_company(root: Path = ROOT) -> None:
+    """Raise :class:`BookError` if another make, or what one left, works here.
+
+    A make that was killed leaves its lock, and perhaps chapters that run on and still
+    write. Where nothing is left of it, the lock goes.
+    """
+    locks = list((root / ".snakemake" / "locks").glob("*"))
+    owner = root / ".snakemake" / "owner.json"
+    if locks:
+        here = platform.node()
+        try:
+            whose = json.loads(owner.read_text(encoding="utf-8"))["host"]
+        except (OSError, ValueError, KeyError, TypeError):
+            whose = here
+        if whose != here:
+            raise BookError(
+                f"A make works here from {whose}: wait for it. If it was killed, "
+                f"remove {locks[0].parent}, and say make again."
+            )
+        if found := _working_in(root):
+            listed = ", ".join(f"{number} ({what})" for number, what in found)
+            numbers = " ".join(str(number) for number, _ in found)
+            raise BookError(
+                "Another make, or what a killed one left running, works here: process "
+                f"{listed}. Wait for it, or end it: kill {numbers}"
+            )
+        for path in locks:
+            path.unlink(missing_ok=True)
+    owner.parent.mkdir(exist_ok=True)
+    owner.write_text(json.dumps({"host": platform.node()}), encoding="utf-8")
+
+
+def _working_in(root: Path) -> list[tuple[int, str]]:
+    """Processes that Snakemake and papermill run in a folder, but not this one's."""
+    ours = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = " ".join(process.cmdline())
+            what = re.search(r"\b(snakemake|papermill|ipykernel_launcher)\b", words)
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            others = what and not ended and process.pid not in ours
+            if others and Path(process.cwd()).resolve() == root.resolve():
+                chapter = re.search(r"book/(\w+)\.ipynb", words)
+                name = f"{what[1]}, {chapter[1]}" if chapter else what[1]
+                found.append((process.pid, name))
+        except (psutil.Error, OSError):  # ended meanwhile, or someone else's
+            continue
+    return found
+
+
 # --- what was asked for --------------------------------------------------------------
 
 
@@ -44,19 +126,27 @@ def profile(name: str, root: Path = ROOT) -> str:
 def seeds(text: int | str) -> list[str]:
     """Seeds such as "0 1 2". Raises :class:`BookError` for what are none."""
     found = str(text).split()
-    if not found or not all(seed.isdecimal() for seed in found):
-        raise BookError(f'SEEDS={text!r}: whole numbers are wanted, such as "0 1 2".')
-    return [str(int(seed)) for seed in found]
+    if not found or not all(seed.isdecimal() and int(seed) < 2**32 for seed in found):
+        raise BookError(
+            f'SEEDS={text!r}: whole numbers below 2³² are wanted, such as "0 1 2".'
+        )
+    return list(dict.fromkeys(str(int(seed)) for seed in found))
 
 
 def given(arguments: str) -> str:
-    """papermill's arguments, if they leave the seed, which names a file, alone.
+    """papermill's arguments, each quoted, if they leave the seed alone.
 
-    Raises :class:`BookError` otherwise.
+    The seed names a file. Raises :class:`BookError` otherwise.
     """
+    try:
+        words = shlex.split(arguments)
+    except ValueError as error:
+        raise BookError(
+            f"ARGS={arguments!r}: {error}. A quotation mark has no partner."
+        ) from error
     if re.search(r"-\w+\s+['\"{\s]*seed\b", arguments):
         raise BookError("ARGS cannot set the seed of a run: say SEEDS=3, or so.")
-    return arguments
+    return shlex.join(words)
 
 
 # --- measuring -----------------------------------------------------------------------

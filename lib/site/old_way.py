@@ -43,7 +43,7 @@ def page(chapter: str, profile: str, root: Path = ROOT) -> nbformat.NotebookNode
     executed = published(chapter, root) if profile == DEMO else None
     numbers = root / "published" / f"{chapter}.json"
     if executed is not None:
-        shown = json.loads(numbers.read_text(encoding="utf-8"))["profile"]
+        shown = contents.read_json(numbers)["profile"]
     else:
         shown = profile
         run = run_path(chapter, profile, root)
@@ -52,7 +52,7 @@ def page(chapter: str, profile: str, root: Path = ROOT) -> nbformat.NotebookNode
                 f"{chapter} has not been executed with the {profile} profile: "
                 "run `make book`."
             )
-        executed = nbformat.read(run, 4)
+        executed = contents.read_notebook(run)
     try:
         made = merge(source, executed)
     except BookError as error:
@@ -75,7 +75,7 @@ def published(chapter: str, root: Path = ROOT) -> nbformat.NotebookNode | None:
     path = root / "published" / f"{chapter}.ipynb"
     if not (path.exists() and path.with_suffix(".json").exists()):
         return None
-    executed = nbformat.read(path, 4)
+    executed = contents.read_notebook(path)
     same = code_cells(contents.notebook(chapter, root)) == code_cells(executed)
     return executed if same else None
 
@@ -232,7 +232,7 @@ def publish(chapter: str, profile: str, root: Path = ROOT) -> Path:
             f"{chapter} has not been executed with the {profile} profile: "
             f"there is no {run}."
         )
-    source, executed = contents.notebook(chapter, root), nbformat.read(run, 4)
+    source, executed = contents.notebook(chapter, root), contents.read_notebook(run)
     try:
         made = merge(source, executed)
     except BookError as error:
@@ -280,9 +280,10 @@ def staleness(chapter: str, root: Path = ROOT) -> str | None:
     if not (path.exists() and path.with_suffix(".ipynb").exists()):
         return "not published"
     source = contents.notebook(chapter, root)
-    if code_cells(source) != code_cells(nbformat.read(path.with_suffix(".ipynb"), 4)):
+    executed = contents.read_notebook(path.with_suffix(".ipynb"))
+    if code_cells(source) != code_cells(executed):
         return "code cells have changed since: the page shows the demo run"
-    then = json.loads(path.read_text(encoding="utf-8"))["lib"]
+    then = contents.read_json(path)["lib"]
     # (Files that moved to lib.report make no numbers.)
     then = {name: mark for name, mark in then.items() if (root / name).exists()}
     changed = code.changes(then, library_digests(source, root))
@@ -308,6 +309,6 @@ def with_palette(png: str) -> str:
 def metrics(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     """The numbers of published executed notebooks, by chapter and name."""
     return {
-        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        path.stem: contents.read_json(path)
         for path in sorted((root / "published").glob("*.json"))
     }

@@ -10,12 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from lib import code
 from lib.files import ROOT
 from lib.report.results import Results, ResultsError
-from lib.site.contents import DEMO, BookError, chapters, converted, records
+from lib.site.contents import (
+    DEMO,
+    BookError,
+    chapters,
+    converted,
+    read_notebook,
+    records,
+)
 from lib.site.old_way import metrics as metrics
 
 
@@ -93,11 +98,11 @@ def are_valid(chapter: str, root: Path = ROOT) -> bool:
 def published_results(root: Path = ROOT) -> dict[str, Results]:
     """The published results of the converted chapters that have any, by chapter.
 
-    Raises :class:`~lib.report.results.ResultsError` for damaged files.
+    Raises :class:`BookError` for damaged files.
     """
     found = {name: paths(name, root) for name in chapters(root)}
     return {
-        name: Results.read(files, name)
+        name: read(files, name)
         for name, files in found.items()
         if files and converted(name, root)
     }
@@ -117,7 +122,7 @@ def told_claims(
     for name in chapters(root):
         path = root / "_build" / "told" / profile / f"{name}.ipynb"
         if path.exists() and converted(name, root):
-            found[name] = records(nbformat.read(path, 4)).get("claims", [])
+            found[name] = records(read_notebook(path)).get("claims", [])
     return {name: claims for name, claims in found.items() if claims}
 
 
