@@ -6,10 +6,13 @@ in meaning, and a page is told again if what it shows has changed.
 
 import hashlib
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,6 +23,10 @@ from lib.site.contents import DEMO, BookError
 
 CUSTOM = ".custom"
 """Ends the name of a profile's runs that got arguments of their own."""
+
+UNKNOWN_MINUTES = {True: 20, False: 12 * 60}
+"""What a run is given that nobody has measured: of the demo profile, of others."""
+UNKNOWN_MEGABYTES = {True: 4_000, False: 8_000}
 
 TELLING = (
     "lib/code.py",
@@ -113,6 +120,41 @@ def target(
     if not contents.converted(chapter, root):
         return [f"_build/runs/{run}/{chapter}.ipynb"]
     return [f"_build/results/{run}/{chapter}/seed-{seed}.json" for seed in each]
+
+
+# --- what a run costs ----------------------------------------------------------------
+
+
+def minutes(chapter: str, run: str, root: Path = ROOT) -> int:
+    """How long a cluster is asked to let a run go on: twice what the longest took."""
+    seconds = [facts.get("seconds") for facts in _runs_like(chapter, run, root)]
+    most = max((s for s in seconds if s), default=0)
+    return 5 + math.ceil(2 * most / 60) if most else UNKNOWN_MINUTES[_is_demo(run)]
+
+
+def megabytes(chapter: str, run: str, root: Path = ROOT) -> int:
+    """How much memory a run is given on a cluster: half as much again as the most."""
+    used = [facts.get("peak_memory_gb") for facts in _runs_like(chapter, run, root)]
+    most = max((gigabytes for gigabytes in used if gigabytes), default=0)
+    return math.ceil(1500 * most) if most else UNKNOWN_MEGABYTES[_is_demo(run)]
+
+
+def _is_demo(run: str) -> bool:
+    return run.removesuffix(CUSTOM) == DEMO
+
+
+@cache
+def _runs_like(chapter: str, run: str, root: Path) -> list[dict[str, Any]]:
+    """Where the results of a profile came from: those measured here, those published."""
+    profile = run.removesuffix(CUSTOM)
+    found = published.measured(chapter, profile, root) + published.paths(chapter, root)
+    facts = []
+    for path in found:
+        try:
+            facts.append(json.loads(path.read_text(encoding="utf-8"))["provenance"])
+        except (OSError, ValueError, KeyError):  # told of where results are read
+            continue
+    return [run for run in facts if run.get("profile") == profile]
 
 
 # --- telling -------------------------------------------------------------------------
