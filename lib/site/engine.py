@@ -145,7 +145,7 @@ def _is_demo(run: str) -> bool:
 
 @cache
 def _runs_like(chapter: str, run: str, root: Path) -> list[dict[str, Any]]:
-    """Where the results of a profile came from: those measured here, those published."""
+    """Where results of a profile came from: those measured here, those published."""
     profile = run.removesuffix(CUSTOM)
     found = published.measured(chapter, profile, root) + published.paths(chapter, root)
     facts = []

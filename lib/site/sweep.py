@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +34,8 @@ if TYPE_CHECKING:
 
 MOST = 1_000
 """Runs of a sweep that nobody has to confirm."""
-EMBEDDED = ("digits", "photo_digits")
-"""Data sets that come with a package, and need no preparing."""
-SETS = ("dataset", "kinds")
-"""Parameters that name data sets."""
+COMES_ALONG = {"", "digits", "photo_digits"}
+"""Data sets that need no preparing."""
 DONE = "done"
 TOLD = ("Exiting because a job execution failed", "At least one job did not complete")
 """What Snakemake says of runs that failed, before the table says which, and why."""
@@ -76,22 +75,24 @@ class Sweep:
     def runs(self) -> list[Planned]:
         """All combinations, seeds innermost."""
         return [
-            Planned(settings, seed, f"{self.folder}/{called(settings)}")
-            for settings in combinations(self.grid)
+            Planned(settings, seed, f"{self.folder}/{place}")
+            for place, settings in self.settings.items()
             for seed in self.seeds
         ]
 
-    def settings(self, place: str) -> dict[str, Any]:
-        """The combination whose results lie in the folder of this name."""
-        return next(s for s in combinations(self.grid) if called(s) == place)
+    @cached_property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Combinations by the name of the folder in which their results lie."""
+        return {called(settings): settings for settings in combinations(self.grid)}
 
     def arguments(self, place: str, seed: str) -> str:
         """papermill's arguments for a run: the profile's, with the combination's."""
-        own = [
-            f"-y {shlex.quote(_yaml(*item))}" for item in self.settings(place).items()
-        ]
+        own = " ".join(
+            f"-y {shlex.quote(_yaml(name, value))}"
+            for name, value in self.settings[place].items()
+        )
         run = self.profile + engine.CUSTOM
-        return engine.arguments(self.chapter, run, seed, " ".join(own), self.root)
+        return engine.arguments(self.chapter, run, seed, own, self.root)
 
     def data(self, place: str = "") -> dict[str, list[str]]:
         """The sets that must be there before a combination runs, or any of them.
@@ -100,15 +101,12 @@ class Sweep:
         """
         found = {}
         base = contents.effective(self.chapter, self.profile, self.root)
-        for settings in [self.settings(place)] if place else combinations(self.grid):
+        for settings in [self.settings[place]] if place else self.settings.values():
             values = base | settings
-            names = [values[name] for name in SETS if name in values]
-            for name in itertools.chain(
-                *(n if isinstance(n, list) else [n] for n in names)
-            ):
-                if name not in EMBEDDED:
-                    wanted = [name, values.get("data_root", "")]
-                    found[f"{self.folder}/data/{_digest(wanted)}.ready"] = wanted
+            names = [values.get("dataset", ""), *values.get("kinds", [])]
+            for name in set(names) - COMES_ALONG:
+                wanted = [name, values.get("data_root", "")]
+                found[f"{self.folder}/data/{_digest(wanted)}.ready"] = wanted
         return found
 
     def save(self) -> None:
@@ -249,11 +247,7 @@ def table(sweep: Sweep) -> "pandas.DataFrame":
         row = settings | {"seed": run.seed}
         try:
             (found,) = frame([sweep.root / run.results]).to_dict("records")
-            rows.append(
-                row
-                | {"status": DONE}
-                | {k: v for k, v in found.items() if k not in row}
-            )
+            rows.append({**row, "status": DONE, **found, **row})
         except ResultsError:
             rows.append(row | {"status": why(sweep, run)})
     return pd.DataFrame(rows).convert_dtypes()  # whole numbers, where runs are missing
@@ -284,9 +278,8 @@ def _last_line(path: Path) -> str:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ""
-    return next(
-        (contents.plain(line).strip() for line in reversed(lines) if line.strip()), ""
-    )
+    written = [contents.plain(line).strip() for line in lines if line.strip()]
+    return written[-1] if written else ""
 
 
 def log_of(folder: str, seed: Any) -> str:
@@ -304,9 +297,8 @@ def figure(found: "pandas.DataFrame", sweep: Sweep, y: str = "", x: str = "") ->
     from lib.report import repeats
 
     about = numbers_of(found, sweep)
-    y = y or next(
-        (n for n, number in about.items() if number.get("better")), next(iter(about))
-    )
+    judged = [name for name, number in about.items() if number.get("better")]
+    y = y or [*judged, *about][0]
     if y not in about:
         raise BookError(f"Y={y!r} is no number of this chapter: {', '.join(about)}.")
     x = x or varied(sweep)[0]
@@ -386,10 +378,13 @@ def watch(logger: logging.Logger, total: int) -> None:
 
 
 def _is_no_run(record: logging.LogRecord) -> bool:
-    """Whether a message is a warning of Snakemake's own: runs have rows of the table."""
-    of_a_run = getattr(record, "exception", "") == "RuleException"
-    told = any(text in record.getMessage() for text in TOLD)
-    return record.levelno >= logging.WARNING and not (of_a_run or told)
+    """Whether a message is a warning of Snakemake's own: a run has its row."""
+    of_a_run = (
+        getattr(record, "event", "") in ("job_error", "group_error")
+        or getattr(record, "exception", "") == "RuleException"
+        or any(text in record.getMessage() for text in TOLD)
+    )
+    return record.levelno >= logging.WARNING and not of_a_run
 
 
 # --- commands ------------------------------------------------------------------------
