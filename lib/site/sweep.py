@@ -213,12 +213,15 @@ def check(sweep: Sweep, confirmed: bool = False) -> None:
 
 
 def called(settings: Mapping[str, Any]) -> str:
-    """A combination as the name of a folder: ``sigma=0.1,latent_dim=2``."""
-    text = ",".join(f"{name}={_plain(value)}" for name, value in settings.items())
-    plain = re.sub(r"[^\w.,=+-]+", "_", text)
+    """A combination as the name of a folder: ``sigma-0.1+latent_dim-2``.
+
+    (Snakemake, on a node, reads commas and equal signs as its own.)
+    """
+    text = "+".join(f"{name}-{_plain(value)}" for name, value in settings.items())
+    plain = re.sub(r"[^\w.+-]+", "_", text)
     if plain == text and len(text) <= 120:
         return text
-    return f"{plain[:100]}~{_digest(dict(settings))}"
+    return f"{plain[:100]}+{_digest(dict(settings))}"
 
 
 def _plain(value: Any) -> str:
