@@ -8,7 +8,6 @@ same sweep here and there. Every number and array must be the same, bit for bit.
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
