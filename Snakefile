@@ -63,6 +63,17 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+# Quick, or in need of a network: on a cluster, they stay where Snakemake is.
+localrules:
+    book,
+    chapters,
+    tell,
+    page,
+    html,
+    sweep,
+    sweep_data,
+
+
 def runs(names, seeds=SEEDS):
     """What executing chapters with the profile leaves."""
     return [path for name in names for path in engine.target(name, PROFILE, seeds)]
@@ -145,7 +156,6 @@ rule sweep_data:
         wanted=lambda wildcards, output: shlex.join(SWEEP.data()[output[0]]),
     log:
         "_build/sweeps/{sweep}/data/{set}.txt",
-    localrule: True
     shell:
         "{PYTHON} -c 'import sys; from lib import data; data.load(sys.argv[1], sys.argv[2] or None)'"
         " {params.wanted} > {log} 2>&1"
@@ -154,7 +164,6 @@ rule sweep_data:
 rule sweep:
     input:
         [run.results for run in SWEEP.runs()] if SWEEP else [],
-    localrule: True
 
 
 rule tell:
