@@ -14,7 +14,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONSTARTUP GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
-.PHONY: book html pdf chapter publish check-published test faults pages lab clean
+.PHONY: book html pdf chapter sweep compare publish check-published test test-slurm faults pages lab clean
 
 book: $(READY)  ## measure and tell what has changed, build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) seeds="$(SEEDS)" -- book
@@ -28,6 +28,12 @@ pdf: html  ## print the book with Chromium or Chrome: _build/html/learning-witho
 chapter: export LWL_ARGS = $(ARGS)
 chapter: $(READY)  ## measure one: make chapter CHAPTER=01 PROFILE=laptop SEEDS=0 ARGS="-p epochs 3"
 	$(SNAKEMAKE) -- $(or $(RUNS),$(error No chapter to run))
+
+sweep: $(READY)  ## a run for each combination: make sweep NAME=sigmas CHAPTER=01 SET="sigma=0.1,0.3 latent_dim=4,8" SEEDS="0 1 2"
+	$(BIN)/python -m lib.site.sweep $(or $(NAME),$(error Say NAME=, what the sweep is called)) $(if $(CHAPTER)$(SET),--chapter "$(CHAPTER)" --profile $(PROFILE) --set "$(SET)" --seeds "$(SEEDS)") $(if $(Y),--y $(Y)) $(if $(X),--x $(X)) $(if $(ON),--on $(ON)) $(if $(CONFIRM),--confirm $(CONFIRM))
+
+compare: $(READY)  ## hold your own run against the published ones: make compare RESULTS=_build/results/laptop/01_autoencoders/seed-7.json
+	$(BIN)/python -m lib.site.compare $(or $(RESULTS),$(error Say RESULTS=, a JSON file of results))
 
 ifneq ($(and $(filter publish,$(MAKECMDGOALS)),$(ARGS)),)
 $(error ARGS=$(ARGS): a published run is its profile's own. Change book/profiles/, or say make chapter)
@@ -47,6 +53,9 @@ test: $(READY)  ## check mathematics, behaviour and style
 
 faults: $(READY)  ## kill, fill, corrupt and contradict it; counts what it survived in published/reliability/faults.json
 	$(BIN)/python -m pytest tests/faults -n 0 --record
+
+test-slurm: $(READY)  ## a sweep through a SLURM cluster on this machine (Debian's packages), with an engine and a node killed
+	$(BIN)/python tests/slurm/check.py
 
 pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)
 	$(BIN)/python -m pytest tests/browser

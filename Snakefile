@@ -11,21 +11,21 @@ import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 sys.path.insert(0, workflow.basedir)  # before any other lib that a PYTHONPATH offers
 
-from lib.site import book, engine, old_way
+from lib.site import book, engine, guard, old_way, sweep
 
 MEASURING = str(config.get("measure", "yes")) not in ("no", "False")  # else pages are made of what is there
 try:
-    if workflow.is_main_process:
-        engine.refuse_company(Path(workflow.basedir))
     CHAPTERS = book.chapters()
     CONVERTED = [name for name in CHAPTERS if book.converted(name)]
     UNCONVERTED = [name for name in CHAPTERS if name not in CONVERTED]
     PAGES = book.pages()  # notebooks that only read what chapters measured
     PROFILE = engine.profile(config.get("profile", "demo"))
     SEEDS = engine.seeds(config.get("seeds", 0))
+    SWEEP = sweep.read(str(config["sweep"])) if "sweep" in config else None
     ARGS = engine.given(os.environ.get("LWL_ARGS", ""))  # papermill's own -p name value …, for runs named "custom"
 except book.BookError as error:
     raise WorkflowError(str(error)) from None
@@ -41,11 +41,43 @@ PYTHON = shlex.quote(sys.executable)
 # for most networks here, and many times as fast where something else runs: threads that wait spin against it.
 THREADS = int(config.get("threads", 1))
 
+if workflow.is_main_process and not workflow.dryrun:
+    if said := guard.take_over():
+        print(said, file=sys.stderr)
+    if SWEEP:
+        sweep.watch(logger, len(SWEEP.runs()))
+
+
+def measuring(profile, environment="", then="true"):
+    """The command of a run: it ends with this process, and leaves the executed notebook beside its results.
+
+    Once results are written, a cell that cannot tell them does not throw them away: telling says it again.
+    """
+    return (
+        f"results={{output[0]}}; {environment} OMP_NUM_THREADS={{threads}} LWL_PROGRESS=$PWD/{{log.progress}}"
+        f" LWL_RESULTS=$PWD/$results LWL_PROFILE={profile} LWL_TELL="
+        f" {PYTHON} -m lib.site.guard {os.getpid()}"
+        f" {PYTHON} -m papermill --no-progress-bar {{input[0]}} {{log.notebook}} {{params.arguments}}"
+        f" > {{log.text}} 2>&1 && mv {{log.notebook}} ${{{{results%.json}}}}.ipynb && {then}"
+        f" || {{{{ test -s $results && echo 'A cell failed after the results were written: {{log.text}}' >&2; }}}}"
+    )
+
 
 wildcard_constraints:
     run=r"[\w.-]+",
     profile=r"[\w.-]+",
     seed=r"\d+",
+
+
+# Quick, or in need of a network: on a cluster, they stay where Snakemake is.
+localrules:
+    book,
+    chapters,
+    tell,
+    page,
+    html,
+    sweep,
+    sweep_data,
 
 
 def runs(names, seeds=SEEDS):
@@ -88,13 +120,56 @@ rule measure:
     threads: THREADS
     resources:
         gpu=lambda wildcards: max(GPUS, int(wildcards.run.startswith("paper"))),
+        mem_mb=lambda wildcards, attempt: attempt * engine.megabytes(wildcards.chapter, wildcards.run),
+        runtime=lambda wildcards, attempt: attempt * engine.minutes(wildcards.chapter, wildcards.run),
     shell:
-        # Once results are written, a cell that cannot tell them does not throw them away: telling says it again.
-        "OMP_NUM_THREADS={threads} LWL_PROGRESS=$PWD/{log.progress} LWL_RESULTS=$PWD/{output[0]}"
-        " LWL_PROFILE={wildcards.run} LWL_TELL="
-        " {PYTHON} -m papermill --no-progress-bar {input} {log.notebook} {params.arguments} > {log.text} 2>&1"
-        " && mv {log.notebook} _build/results/{wildcards.run}/{wildcards.chapter}/seed-{wildcards.seed}.ipynb"
-        " || {{ test -s {output[0]} && echo 'A cell failed after the results were written: {log.text}' >&2; }}"
+        measuring("{wildcards.run}")
+
+
+# A run of a sweep: the same command for a chapter, with a combination of parameters.
+rule sweep_run:
+    input:
+        ancient(lambda wildcards: f"book/{SWEEP.chapter}.ipynb"),
+        ancient(lambda wildcards: list(SWEEP.data(wildcards.setting))),
+    output:
+        "_build/sweeps/{sweep}/{setting}/seed-{seed}.json",
+        "_build/sweeps/{sweep}/{setting}/seed-{seed}.npz",
+    params:
+        code=lambda wildcards: engine.code_of(SWEEP.chapter),
+        lock=engine.lock(),
+        arguments=lambda wildcards: SWEEP.arguments(wildcards.setting, wildcards.seed),
+        profile=lambda wildcards: SWEEP.profile + engine.CUSTOM,
+        # Of its own, to be removed with what they are for: a thousand runs would fill a disk.
+        checkpoints=lambda wildcards: f"_build/checkpoints/sweeps/{wildcards.sweep}/{wildcards.setting}-{wildcards.seed}",
+    log:
+        notebook="_build/logs/sweeps/{sweep}/{setting}/seed-{seed}.ipynb",
+        text="_build/logs/sweeps/{sweep}/{setting}/seed-{seed}.txt",
+        progress="_build/logs/sweeps/{sweep}/{setting}/seed-{seed}.progress",
+    threads: THREADS
+    resources:
+        gpu=lambda wildcards: max(GPUS, int(SWEEP.profile == "paper")),
+        mem_mb=lambda wildcards, attempt: attempt * engine.megabytes(SWEEP.chapter, SWEEP.profile),
+        runtime=lambda wildcards, attempt: attempt * engine.minutes(SWEEP.chapter, SWEEP.profile),
+    shell:
+        measuring("{params.profile}", "LWL_CHECKPOINTS=$PWD/{params.checkpoints}", "rm -rf {params.checkpoints}")
+
+
+# Data sets are read once, here, before runs that would all do it at the same time, or on nodes without a network.
+rule sweep_data:
+    output:
+        touch("_build/sweeps/{sweep}/data/{set}.ready"),
+    params:
+        wanted=lambda wildcards, output: shlex.join(SWEEP.data()[output[0]]),
+    log:
+        "_build/sweeps/{sweep}/data/{set}.txt",
+    shell:
+        "{PYTHON} -c 'import sys; from lib import data; data.load(sys.argv[1], sys.argv[2] or None)'"
+        " {params.wanted} > {log} 2>&1"
+
+
+rule sweep:
+    input:
+        [run.results for run in SWEEP.runs()] if SWEEP else [],
 
 
 rule tell:
@@ -179,6 +254,8 @@ rule chapter:
     threads: THREADS
     resources:
         gpu=lambda wildcards: max(GPUS, int(wildcards.run.startswith("paper"))),
+        mem_mb=lambda wildcards, attempt: attempt * engine.megabytes(wildcards.chapter, wildcards.run),
+        runtime=lambda wildcards, attempt: attempt * engine.minutes(wildcards.chapter, wildcards.run),
     shell:
         "OMP_NUM_THREADS={threads} LWL_PROGRESS=$PWD/{log.progress}"
         " {PYTHON} -m papermill --no-progress-bar {input} {log.notebook} {params.arguments} > {log.text} 2>&1"

@@ -52,6 +52,14 @@ def shown():
         ["check-published"],
         ["chapter", "CHAPTER=01", "PROFILE=laptop", "SEEDS=0 1 2"],
         ["chapter", "CHAPTER=01", "PROFILE=laptop", "ARGS=-p latent_dim 8"],
+        [
+            "sweep",
+            "NAME=sigmas",
+            "CHAPTER=01",
+            "SET=sigma=0.1,0.3 latent_dim=4,8",
+            "SEEDS=0 1 2",
+            "Y=fd_vae_standard",
+        ],
     ],
 )
 def test_every_command_is_shown_as_the_line_it_runs(target):

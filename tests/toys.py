@@ -74,6 +74,7 @@ def make_project(folder, *names):
     (folder / "book" / "profiles").mkdir(parents=True)
     for name in ("Snakefile", "requirements.txt", "_config.yml"):
         shutil.copy(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
     for name in ("report", "site"):
         shutil.copytree(ROOT / "lib" / name, folder / "lib" / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__", "code", "commits", "files"):

@@ -14,16 +14,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lib.files import atomic_write
 from lib.report.numbers import Number, verdict, write
 
+if TYPE_CHECKING:
+    import pandas
+
 FORMAT = 1
 FREE = {"seed", "device", "data_root"}
 """Parameters that are no part of what was measured."""
+FACTS = (
+    "chapter",
+    "profile",
+    "seconds",
+    "peak_memory_gb",
+    "device",
+    "threads",
+    "commit",
+    "date",
+)
+"""What a table of runs says of each, besides parameters and numbers."""
 
 
 class ResultsError(Exception):
@@ -219,6 +233,29 @@ class Results:
                     "once: remove the copies."
                 )
         return cls(runs)
+
+
+def frame(paths: Sequence[Path | str]) -> "pandas.DataFrame":
+    """Runs as a table, a row each: parameters, every number, where it was measured.
+
+    Unlike :meth:`Results.read`, it takes runs with different parameters. A list is
+    written as text; a number that has a parameter's name is called ``number_name``.
+    Raises :class:`ResultsError` for files that are missing or damaged.
+    """
+    import pandas as pd  # takes a second, and few need it
+
+    return pd.DataFrame([_row(_read(Path(path))) for path in paths])
+
+
+def _row(run: _RunResults) -> dict[str, Any]:
+    facts = run.provenance
+    row = {
+        name: str(value) if isinstance(value, list) else value
+        for name, value in _parameters(facts).items()
+    }
+    for name, entry in run.numbers.items():
+        row[f"number_{name}" if name in row else name] = entry["value"]
+    return row | {name: facts.get(name) for name in FACTS if name not in row}
 
 
 def copy_for_publishing(source: Path, target: Path, first: bool) -> None:

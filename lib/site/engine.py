@@ -6,14 +6,14 @@ in meaning, and a page is told again if what it shows has changed.
 
 import hashlib
 import json
-import os
-import platform
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import psutil
 import yaml
 
 from lib import code
@@ -23,6 +23,10 @@ from lib.site.contents import DEMO, BookError
 
 CUSTOM = ".custom"
 """Ends the name of a profile's runs that got arguments of their own."""
+
+UNKNOWN_MINUTES = {True: 20, False: 12 * 60}
+"""What a run is given that nobody has measured: of the demo profile, of others."""
+UNKNOWN_MEGABYTES = {True: 4_000, False: 8_000}
 
 TELLING = (
     "lib/code.py",
@@ -60,57 +64,6 @@ def settings(given: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
         "PYTHONPATH": str(root.absolute()),
         "PYTHONUTF8": "1",
     }
-
-
-def refuse_company(root: Path = ROOT) -> None:
-    """Raise :class:`BookError` if another make, or what one left, works here.
-
-    A make that was killed leaves its lock, and perhaps chapters that run on and still
-    write. Where nothing is left of it, the lock goes.
-    """
-    locks = list((root / ".snakemake" / "locks").glob("*"))
-    owner = root / ".snakemake" / "owner.json"
-    if locks:
-        here = platform.node()
-        try:
-            whose = json.loads(owner.read_text(encoding="utf-8"))["host"]
-        except (OSError, ValueError, KeyError, TypeError):
-            whose = here
-        if whose != here:
-            raise BookError(
-                f"A make works here from {whose}: wait for it. If it was killed, "
-                f"remove {locks[0].parent}, and say make again."
-            )
-        if found := _working_in(root):
-            listed = ", ".join(f"{number} ({what})" for number, what in found)
-            numbers = " ".join(str(number) for number, _ in found)
-            raise BookError(
-                "Another make, or what a killed one left running, works here: process "
-                f"{listed}. Wait for it, or end it: kill {numbers}"
-            )
-        for path in locks:
-            path.unlink(missing_ok=True)
-    owner.parent.mkdir(exist_ok=True)
-    owner.write_text(json.dumps({"host": platform.node()}), encoding="utf-8")
-
-
-def _working_in(root: Path) -> list[tuple[int, str]]:
-    """Processes that Snakemake and papermill run in a folder, but not this one's."""
-    ours = {os.getpid(), *(p.pid for p in psutil.Process().parents())}
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = " ".join(process.cmdline())
-            what = re.search(r"\b(snakemake|papermill|ipykernel_launcher)\b", words)
-            ended = process.status() == psutil.STATUS_ZOMBIE
-            others = what and not ended and process.pid not in ours
-            if others and Path(process.cwd()).resolve() == root.resolve():
-                chapter = re.search(r"book/(\w+)\.ipynb", words)
-                name = f"{what[1]}, {chapter[1]}" if chapter else what[1]
-                found.append((process.pid, name))
-        except (psutil.Error, OSError):  # ended meanwhile, or someone else's
-            continue
-    return found
 
 
 # --- what was asked for --------------------------------------------------------------
@@ -203,6 +156,41 @@ def target(
     if not contents.converted(chapter, root):
         return [f"_build/runs/{run}/{chapter}.ipynb"]
     return [f"_build/results/{run}/{chapter}/seed-{seed}.json" for seed in each]
+
+
+# --- what a run costs ----------------------------------------------------------------
+
+
+def minutes(chapter: str, run: str, root: Path = ROOT) -> int:
+    """How long a cluster is asked to let a run go on: twice what the longest took."""
+    seconds = [facts.get("seconds") for facts in _runs_like(chapter, run, root)]
+    most = max((s for s in seconds if s), default=0)
+    return 5 + math.ceil(2 * most / 60) if most else UNKNOWN_MINUTES[_is_demo(run)]
+
+
+def megabytes(chapter: str, run: str, root: Path = ROOT) -> int:
+    """How much memory a run is given on a cluster: half as much again as the most."""
+    used = [facts.get("peak_memory_gb") for facts in _runs_like(chapter, run, root)]
+    most = max((gigabytes for gigabytes in used if gigabytes), default=0)
+    return math.ceil(1500 * most) if most else UNKNOWN_MEGABYTES[_is_demo(run)]
+
+
+def _is_demo(run: str) -> bool:
+    return run.removesuffix(CUSTOM) == DEMO
+
+
+@cache
+def _runs_like(chapter: str, run: str, root: Path) -> list[dict[str, Any]]:
+    """Where results of a profile came from: those measured here, those published."""
+    profile = run.removesuffix(CUSTOM)
+    found = published.measured(chapter, profile, root) + published.paths(chapter, root)
+    facts = []
+    for path in found:
+        try:
+            facts.append(json.loads(path.read_text(encoding="utf-8"))["provenance"])
+        except (OSError, ValueError, KeyError):  # told of where results are read
+            continue
+    return [run for run in facts if run.get("profile") == profile]
 
 
 # --- telling -------------------------------------------------------------------------
