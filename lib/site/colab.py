@@ -107,6 +107,7 @@ def plainer(prose: str, chapter: int) -> Callable[[str], str]:
         return f"> **{match['title']}**\n>\n{body}"
 
     def plain(text: str) -> str:
+        text = ROLE.sub(lambda quoted: " ".join(quoted[0].split("\n")), text)
         text = re.sub(r"^\$\$ \((eq-[\w-]+)\)$", tagged, text, flags=re.M)
         text = re.sub(
             r"\{eq\}`([\w-]+)`", lambda m: f"({numbers.get(m[1], m[1])})", text
