@@ -1,5 +1,6 @@
 # Names for the common commands. The README shows what they run, for those without make.
 PYTHON ?= python3
+TORCH ?= auto
 BIN := .venv/bin
 READY := .venv/.ready
 PROFILE ?= demo
@@ -66,15 +67,7 @@ lab: $(READY)  ## edit the chapters in JupyterLab
 clean:  ## forget what was made; the environment and your data stay
 	rm -rf _build .snakemake
 
-# Only an environment that was made by this rule is emptied and made anew; it says so itself, in pyvenv.cfg.
-$(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed: say make PYTHON=python3.12 ...")'
-	@if [ -L .venv ] || { [ -e .venv ] && ! grep -qs -e '-m venv --clear .*/\.venv$$' .venv/pyvenv.cfg; }; then \
-		echo "The environment .venv is older than requirements.txt, and make did not make it, so it empties nothing there."; \
-		echo "Either remove .venv (if it is a link, the link) and say make again, or bring it up to date yourself:"; \
-		echo "  .venv/bin/python -m pip install -r requirements.txt && touch $(READY)"; \
-		exit 1; \
-	fi
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet -r requirements.txt
-	touch $(READY)
+# Sets up .venv, or finds in a moment that it is whole and fits the lock; says what it does.
+$(READY): FORCE
+	@$(PYTHON) lib/site/environment.py --torch $(TORCH)
+FORCE:

@@ -1,7 +1,6 @@
 """The README's plain lines are those that make runs, and make empties nothing that is not its own."""
 
 import atexit
-import os
 import re
 import shutil
 import subprocess
@@ -93,56 +92,3 @@ def test_a_demo_run_that_is_to_be_published_is_refused_before_it_runs():
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
-
-
-# --- the environment -----------------------------------------------------------------
-
-PYTHON = """#!/bin/sh
-# In place of Python: makes an environment as venv does, without anything in it.
-case "$*" in
-    "-m venv --clear .venv")
-        rm -rf .venv/* && mkdir -p .venv/bin && cp "$0" .venv/bin/python
-        echo "command = python3 -m venv --clear $PWD/.venv" > .venv/pyvenv.cfg ;;
-esac
-"""
-
-
-@pytest.fixture
-def clone(tmp_path):
-    folder = tmp_path / "a space" / "book"
-    folder.mkdir(parents=True)
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    (tmp_path / "python").write_text(PYTHON)
-    (tmp_path / "python").chmod(0o755)
-    return folder
-
-
-def set_up(clone):
-    python = clone.parent.parent / "python"
-    return make(".venv/.ready", f"PYTHON={python}", folder=clone)
-
-
-def test_an_environment_that_make_made_is_made_anew_when_the_lock_changes(clone):
-    assert set_up(clone).returncode == 0 and (clone / ".venv" / ".ready").exists()
-    (clone / ".venv" / "old").write_text("")
-    assert "up to date" in set_up(clone).stdout
-    os.utime(clone / ".venv" / ".ready", (0, 0))
-    assert set_up(clone).returncode == 0 and not (clone / ".venv" / "old").exists()
-
-
-@pytest.mark.parametrize("kind", ["a link", "a link to an environment of make", "a folder", "another environment"])
-def test_what_make_did_not_make_is_not_emptied(clone, kind):
-    other = clone.parent / "other"
-    place = other if "link" in kind else clone / ".venv"
-    place.mkdir()
-    (place / "precious").write_text("mine")
-    if kind == "a link to an environment of make":
-        (place / "pyvenv.cfg").write_text("command = python3 -m venv --clear /other/.venv\n")
-    if kind == "another environment":
-        (place / "pyvenv.cfg").write_text(f"command = python3 -m venv {clone}/.venv\n")
-    if "link" in kind:
-        (clone / ".venv").symlink_to(other)
-    result = set_up(clone)
-    assert result.returncode and "make did not make it" in result.stdout
-    assert (place / "precious").read_text() == "mine" and (clone / ".venv").exists()

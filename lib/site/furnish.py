@@ -17,6 +17,8 @@ from scipy import ndimage
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
+from lib.site import colab, contents
+
 DESCRIPTION = 200
 """Letters of a page's description, at most."""
 
@@ -80,6 +82,7 @@ def _furnish(
 ) -> None:
     if doctree is None or "body" not in context:
         return
+    launch(page, context.get("header_buttons", []))
     if context.get("title") == context.get("docstitle"):  # the landing page
         subtitle = app.config.html_context.get("subtitle")
         context["title"] = subtitle or context["title"]
@@ -108,6 +111,21 @@ def _furnish(
                 context.get("metatags", "")
                 + f'\n<meta name="description" content="{text}" />'
             )
+
+
+def launch(page: str, buttons: list[dict[str, Any]]) -> None:
+    """Lead the theme's Colab button to a chapter's copy that runs there, in place.
+
+    Pages that are no chapter have no copy, and lose the button.
+    """
+    name = page.rpartition("/")[2]
+    for group in buttons:
+        for button in [b for b in group.get("buttons", []) if b["text"] == "Colab"]:
+            if name in contents.chapters():
+                repository = button["url"].partition("/blob/")[0]
+                button["url"] = f"{repository}/blob/{colab.BRANCH}/{name}.ipynb"
+            else:
+                group["buttons"].remove(button)
 
 
 def describe(doctree: nodes.document) -> str:
