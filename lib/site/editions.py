@@ -22,8 +22,8 @@ from lib.site.contents import BookError
 
 CHANCE = """\
 A number is listed if its means differ by more than two standard errors over runs. With
-few runs and many numbers, some are listed by chance: with three runs on each side, about
-one in nine would be, were nothing changed."""
+few runs and many numbers, some are listed by chance: with three runs on each side,
+about one in nine would be, were nothing changed."""
 
 WORDS = {BETTER: "better", WORSE: "worse"}
 
