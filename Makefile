@@ -8,7 +8,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete -
 # The files that runs of one chapter leave; CHAPTER may be the start of its name.
 RUNS = $(shell $(BIN)/python -m lib.site.book target "$(CHAPTER)" --profile $(PROFILE) --seeds $(SEEDS) $(if $(ARGS),--custom))
 
-.PHONY: book html pdf chapter publish check-published test pages lab clean
+.PHONY: book html pdf chapter publish check-published test mutants pages lab clean
 
 book: $(READY)  ## measure and tell what has changed, build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) seeds="$(SEEDS)" -- book
@@ -38,6 +38,9 @@ check-published: $(READY)  ## say which published results are not what today's c
 test: $(READY)  ## check mathematics, behaviour and style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+mutants: $(READY)  ## plant small bugs and count those that tests see: make mutants FILES="lib/vae.py" N=50, or SINCE=main
+	$(BIN)/python tests/mutation $(FILES) $(if $(SINCE),--since $(SINCE)) $(if $(filter all,$(N)),,--sample $(or $(N),100))
 
 pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)
 	$(BIN)/python -m pytest tests/browser
