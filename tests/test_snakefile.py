@@ -80,6 +80,37 @@ def test_the_first_build_measures_every_chapter_and_tells_it(project):
     assert result(project, "demo").provenance[0]["profile"] == "demo"
 
 
+def planned(project, **variables):
+    """How many jobs of each rule Snakemake would run."""
+    listed = re.findall(r"^(\w+) +(\d+)$", snake(project, "--dry-run", "book", **variables), re.M)
+    return {rule: int(count) for rule, count in listed if rule not in ("book", "total")}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "jobs"),
+    [
+        ("requirements.txt", "new==1.0", {"measure": 2, "tell": 2, "page": 1, "html": 1}),
+        ("lib/report/explorer.js", "// newer", {"tell": 2, "page": 1, "html": 1}),
+        ("lib/site/published.py", "# newer", {"page": 1, "html": 1}),
+        ("_config.yml", "# newer", {"html": 1}),
+    ],
+)
+def test_what_has_changed_runs_what_is_made_of_it_and_no_more(project, name, line, jobs):
+    path = project / name
+    before = path.read_bytes()
+    path.write_bytes(before + line.encode() + b"\n")
+    try:
+        assert planned(project) == jobs
+    finally:
+        path.write_bytes(before)
+
+
+def test_addresses_build_the_book_again_and_arguments_of_own_runs_nothing(project):
+    assert planned(project, LWL_ARGS="-p level 9") == {}
+    assert planned(project, LWL_SITE="https://me.example") == {"html": 1}
+    assert planned(project, LWL_REPOSITORY="https://github.com/me/book") == {"html": 1}
+
+
 def test_words_comments_dates_and_files_that_it_does_not_use_measure_nothing(project):
     for path in (*project.glob("lib/**/*.py"), *project.glob("book/*.ipynb"), project / "requirements.txt"):
         path.touch()
@@ -179,49 +210,3 @@ def test_chapter_seven_is_a_notebook_a_file_a_block_and_a_line(project):
     assert "It is 7.00\xa0m high." in html(project, "07_seven")
     assert "Demo data" in html(project, "07_seven") and "Demo data" not in html(project, "02_b")
     assert "lib.seven.height" in html(project, "api") and "claimed It is high. It is high." in html(project, "results")
-
-
-@pytest.mark.parametrize(
-    ("name", "line", "jobs"),
-    [
-        ("requirements.txt", "new==1.0", {"measure": 2, "tell": 2, "page": 1, "html": 1}),
-        ("lib/toy.py", "x = 1", {"measure": 2, "tell": 2, "page": 1, "html": 1}),
-        ("lib/report/explorer.js", "// newer", {"tell": 2, "page": 1, "html": 1}),
-        ("lib/site/tell.py", "# newer", {"tell": 2, "page": 1, "html": 1}),
-        ("lib/site/published.py", "# newer", {"page": 1, "html": 1}),
-        ("_config.yml", "# newer", {"html": 1}),
-        ("book/intro.md", "More.", {"html": 1}),
-    ],
-)
-def test_what_has_changed_runs_what_depends_on_it_and_nothing_else(whole, name, line, jobs):
-    path = whole / name
-    before = path.read_bytes()
-    path.write_bytes(before + line.encode() + b"\n")
-    planned = snake_plan(whole)
-    path.write_bytes(before)
-    assert planned == {**jobs, "book": 1}
-
-
-def snake_plan(project, **variables):
-    """How many jobs of each rule Snakemake would run."""
-    listed = re.findall(r"^(\w+) +(\d+)$", snake(project, "--dry-run", "book", **variables), re.M)
-    return {rule: int(count) for rule, count in listed if rule != "total"}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A built book that the tests above have not had in their hands."""
-    folder = make_project(tmp_path_factory.mktemp("whole") / "book", "01_a", "02_b")
-    cells = [new_markdown_cell("# Results", id="title"), new_code_cell("print(1)", id="code")]
-    nbformat.write(new_notebook(cells=cells, metadata=KERNEL), folder / "book" / "results.ipynb")
-    write_toc(folder, "01_a", "02_b", "results")
-    snake(folder, "book")
-    return folder
-
-
-def test_a_built_book_has_nothing_to_do_and_every_setting_is_noticed(whole):
-    assert snake_plan(whole) in ({}, {"book": 1})
-    for variables in ({"LWL_SITE": "https://me.example"}, {"LWL_REPOSITORY": "https://github.com/me/book"}):
-        assert snake_plan(whole, **variables) == {"html": 1, "book": 1}
-    # Arguments belong to custom runs alone.
-    assert snake_plan(whole, LWL_ARGS="-p level 9") in ({}, {"book": 1})
