@@ -15,7 +15,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONSTARTUP GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
-.PHONY: book html pdf chapter sweep compare publish check-published test test-slurm faults pages lab clean
+.PHONY: book html pdf chapter sweep compare publish check-published test test-slurm faults mutants pages lab clean
 
 book: $(READY)  ## measure and tell what has changed, build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) seeds="$(SEEDS)" -- book
@@ -57,6 +57,9 @@ faults: $(READY)  ## kill, fill, corrupt and contradict it; counts what it survi
 
 test-slurm: $(READY)  ## a sweep through a SLURM cluster on this machine (Debian's packages), with an engine and a node killed
 	$(BIN)/python tests/slurm/check.py
+
+mutants: $(READY)  ## plant small bugs and count those that tests see: make mutants FILES="lib/vae.py" N=50, or SINCE=main
+	$(BIN)/python tests/mutation $(FILES) $(if $(SINCE),--since $(SINCE)) $(if $(filter all,$(N)),,--sample $(or $(N),100))
 
 pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)
 	$(BIN)/python -m pytest tests/browser

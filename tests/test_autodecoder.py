@@ -551,3 +551,136 @@ def test_the_chapter_refuses_before_anything_trains(monkeypatch, wrong, message)
     data = next(cell for cell in cells if "measure" in cell.metadata.get("tags", []))
     with pytest.raises(ValueError, match=message):
         exec(data.source, namespace)
+
+
+# --- steps, once more ------------------------------------------------------------------------------
+
+
+def test_rates_that_do_not_fall_stay_and_need_no_schedulers():
+    decoder, x = tiny(), torch.rand(4, *SHAPE)
+    latents, loss_fn = latents_and_loss("codes", decoder, 4)
+    step = ad.AutodecoderStep(decoder, latents, loss_fn, steps=3, lr=1e-2, latent_lr=0.3, falling=False)
+    for _ in range(3):
+        losses = step((x, torch.arange(4)))
+    assert [optimizer.param_groups[0]["lr"] for optimizer in step.optimizers] == [1e-2, 0.3]
+    assert not any(value.requires_grad for value in losses.values()), "losses are kept for long, graphs are not"
+    assert list(step.parts) == ["decoder", "latents", "optimizer 0", "optimizer 1"]
+
+
+def test_gradients_of_one_step_are_not_in_the_next():
+    torch.manual_seed(0)
+    decoder, x = tiny(), torch.rand(4, *SHAPE)
+    latents, loss_fn = latents_and_loss("codes", decoder, 4)
+    step = ad.AutodecoderStep(decoder, latents, loss_fn, steps=9, lr=0.0, latent_lr=1e-30)  # nothing moves
+    found = []
+    for _ in range(2):
+        step((x, torch.arange(4)))
+        gradients = [weight.grad for module in (decoder, latents) for weight in module.parameters()]
+        found.append([grad.to_dense().clone() for grad in gradients if grad is not None])
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_each_batch_of_inference_has_the_whole_cosine_and_an_optimizer_of_its_own(monkeypatch):
+    seen = []
+
+    class Recording(torch.optim.SparseAdam):
+        def step(self, closure=None):
+            seen.append((id(self), *(self.param_groups[0][name] for name in ("lr", "betas"))))
+            kept.append(self)
+            return super().step(closure)
+
+    kept = []
+    monkeypatch.setattr(torch.optim, "SparseAdam", Recording)
+    decoder, _, images = linear_model(0.1)
+    latents = ad.Codes(torch.zeros(5, 2))
+
+    def terms(x: Tensor, index: Tensor) -> Tensor:
+        return ad.squared_error(decoder, latents(index), x)
+
+    ad.infer(decoder, latents, terms, images, steps=4, lr=0.3, batch=3, betas=(0.5, 0.8))
+    expected = [0.15 * (1 + math.cos(math.pi * step / 4)) for step in range(4)] * 2
+    assert [lr for _, lr, _ in seen] == pytest.approx(expected)
+    assert {betas for *_, betas in seen} == {(0.5, 0.8)}
+    assert len({number for number, *_ in seen[:4]}) == 1 and len({number for number, *_ in seen}) == 2
+
+
+@pytest.mark.parametrize("kind", ["codes", "normal by error", "normal by elbo"])
+def test_what_restoring_minimises_is_its_formula(monkeypatch, kind):
+    """‖visible · (x − g(z))‖² + penalty ‖z‖²; at a VAD's mean; or at a draw over 2σ², and the KL from the prior."""
+    decoder, _, images = linear_model(0.7)
+    start = torch.randn(5, 2)
+    latents = ad.Codes(start) if kind == "codes" else ad.Posteriors(ad.family("normal"), start)
+    model, seen = ad.Model(decoder, latents, penalty=0.3, start=0.5), {}
+
+    def recorded(decoder, latents, terms, images, steps, lr, **options):
+        seen.update(options, latents=latents, terms=terms, steps=steps, lr=lr)
+        return torch.zeros(steps)
+
+    monkeypatch.setattr(ad, "infer", recorded)
+    visible = torch.tensor([1.0, 1, 1, 0, 0, 0]).view(1, 1, 1, 6)
+    z, x_hat, curve = ad.restore(model, images, 7, 0.05, visible, by_elbo=kind.endswith("elbo"))
+    assert (seen["steps"], seen["lr"], len(curve)) == (7, 0.05, 7)
+    assert torch.equal(z, seen["latents"].all()) and torch.equal(x_hat, decoder(z).detach())
+    x, index = images / 255, torch.arange(5)
+    torch.manual_seed(3)
+    found = seen["terms"](x, index)
+    if kind == "codes":
+        expected = ad.squared_error(decoder, z, x, visible) + 0.3 * (z**2).sum(1)
+    elif kind == "normal by error":
+        expected = ad.squared_error(decoder, z, x, visible)
+    else:
+        torch.manual_seed(3)
+        q = seen["latents"](index)
+        error = ((x - decoder(q.rsample())) ** 2)[..., :3].sum((1, 2, 3))
+        expected = error / (2 * 0.7**2) + CLOSED_FORMS["normal"](q).sum(1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_fresh_latents_begin_as_near_the_middle_as_the_model_says():
+    torch.manual_seed(0)
+    for latents in (ad.Codes(torch.zeros(2, 3)), ad.Posteriors(ad.family("normal"), torch.zeros(2, 3))):
+        for options, spread in (({}, 0.01), ({"start": 0.3}, 0.3)):
+            found = ad.Model(tiny(3), latents, **options).fresh(4_000).all()
+            assert found.std().item() == pytest.approx(spread, rel=0.05)  # a standard error is 0.6 %
+
+
+def test_draws_of_posteriors_are_draws_and_those_of_codes_the_codes():
+    torch.manual_seed(0)
+    codes, q = torch.randn(2_000, 3), ad.family("normal")
+    assert torch.equal(ad.Model(tiny(3), ad.Codes(codes)).draws(), codes)
+    drawn = ad.Model(tiny(3), ad.Posteriors(q, codes, log_scale=-1.0)).draws() - codes
+    assert stats.kstest(drawn.flatten().numpy(), stats.norm(scale=math.exp(-1)).cdf).pvalue > 1e-4
+
+
+def test_a_models_loss_has_its_penalty_its_prior_and_the_options_given():
+    torch.manual_seed(0)
+    decoder, x, index = tiny().eval(), torch.rand(2, *SHAPE), torch.tensor([1, 3])
+    codes = ad.Codes(torch.randn(5, 4))
+    losses = ad.Model(decoder, codes, penalty=0.7).loss(x, index)
+    torch.testing.assert_close(losses["loss"], losses["squared_error"] + 0.7 * losses["squared_norm"])
+    torch.testing.assert_close(losses["squared_norm"], (codes.all()[index] ** 2).sum(1).mean())
+    posteriors = ad.Posteriors(ad.family("laplace"), torch.randn(5, 4))
+    losses = ad.Model(decoder, posteriors).loss(x, index, kl_weight=0.0)
+    torch.testing.assert_close(losses["loss"], -losses["log_likelihood"])
+    torch.testing.assert_close(losses["kl"], CLOSED_FORMS["laplace"](posteriors(index)).sum(1).mean())
+
+
+def test_models_begin_with_the_documented_numbers():
+    assert ad.GaussianDecoder(nn.Identity()).log_sigma.item() == -2
+    q = ad.Posteriors(ad.family("normal"), torch.zeros(1, 2))(torch.tensor([0]))
+    torch.testing.assert_close(q.stddev.detach(), torch.full((1, 2), math.exp(-2)))
+    losses = ad.autodecoder_loss(tiny(), torch.ones(2, 4), torch.rand(2, *SHAPE))
+    assert losses["loss"] == losses["squared_error"], "no penalty unless one is asked for"
+
+
+def test_codes_of_classes_are_as_far_apart_as_asked():
+    torch.manual_seed(0)
+    z = ad.classwise_start(torch.arange(2_000), 4, 0.3)
+    assert z.shape == (2_000, 4) and z.std().item() == pytest.approx(0.3, rel=0.05)
+
+
+def test_only_rows_that_were_read_get_gradients():
+    codes = ad.Codes(torch.randn(5, 2))
+    codes(torch.tensor([3, 1])).sum().backward()
+    assert sorted(codes.table.weight.grad.coalesce().indices()[0].tolist()) == [1, 3]
+    assert not codes.all().requires_grad

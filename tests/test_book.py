@@ -241,3 +241,40 @@ def test_the_page_of_the_library_has_every_file(project):
     assert page.count("automodule:: lib.toy\n") == 1 and page.count("automodule:: lib.eighth\n") == 1
     whole = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
     assert book.with_all_files(whole).startswith(whole.rstrip())
+
+
+def test_hidden_files_and_profiles_are_no_pages_and_what_is_static_has_its_place(project):
+    for name in (".secret.md", "images/.DS_Store", ".ipynb_checkpoints/a.md", "__pycache__/a.pyc", "static/card.png"):
+        path = project / "book" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    out = project / "_build" / "source"
+    book.assemble("demo", out, project)
+    files = {path.relative_to(out).as_posix() for path in out.glob("**/*") if path.is_file()}
+    assert not any(part.startswith((".", "__")) for name in files for part in name.split("/"))
+    assert "_static/card.png" in files and (out / "_toc.yml").read_bytes() == (project / "_toc.yml").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda p: append(p / "_toc.yml", "# a comment"),
+        lambda p: append(p / "_config.yml", "# a comment"),
+        lambda p: append(p / "book" / "references.bib", ""),
+        lambda p: append(p / "book" / "intro.md", "More."),
+        lambda p: append(p / "lib" / "report" / "explorer.js", "// newer"),
+        lambda p: append(p / "lib" / "site" / "book.py", "# newer"),
+        lambda p: write(p / "published" / "01_a" / "seed-0.json"),
+    ],
+)
+def test_the_book_is_built_again_for_whatever_it_is_made_of(project, change):
+    before = engine.book_from(project)
+    (project / "book" / ".hidden").write_text("not it")
+    assert engine.book_from(project) == before
+    change(project)
+    assert engine.book_from(project) != before
+
+
+def write(path):
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")

@@ -254,3 +254,14 @@ def test_code_is_shown_as_it_stands_in_lib(shown):
 
 def test_data_are_shown_as_they_are():
     assert chapter.plain("a_b*c [x] <y> $z$") == r"a\_b\*c \[x\] \<y\> \$z\$"
+
+
+def test_checkpoints_are_not_those_of_another_torch_or_another_code(monkeypatch):
+    run = start(given="# Parameters\n")[0]
+    places = {run.checkpoint("vae")}
+    for change in ({"cells": "1" * 16}, {"cells": "0" * 16, "lib/nets.py": "2" * 16}):
+        monkeypatch.setattr(run, "_code", change)
+        places.add(run.checkpoint("vae"))
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    places.add(run.checkpoint("vae"))
+    assert len(places) == 4

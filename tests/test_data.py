@@ -382,3 +382,100 @@ def test_another_image_of_the_same_size_is_noticed_by_its_time(folder):
     os.utime(path, (1e9, 1e9))
     assert path.stat().st_size == size
     assert load_folder(folder).digest() != first.digest()
+
+
+# --- details ---------------------------------------------------------------------------------------
+
+
+def test_a_set_lies_where_it_was_said_then_where_the_environment_says(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("LWL_DATA", str(tmp_path))
+    assert load("folder:fruit").name == "folder:fruit"
+    monkeypatch.setenv("LWL_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match="elsewhere"):
+        load("folder:fruit")
+    assert load("folder:fruit", root=tmp_path).title == "fruit"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(load("folder:fruit", root="~").train) == 4
+
+
+def test_digits_keep_their_grey_levels_and_labels():
+    from sklearn.datasets import load_digits
+
+    bunch, digits = load_digits(), load("digits")
+    assert digits.train.images.max() == 255 and digits.train.images.min() == 0
+    small = torch.nn.functional.adaptive_avg_pool2d(to_unit(digits.train.images), 8).flatten(1)
+    distances = torch.cdist(small, torch.from_numpy(bunch.images).float().flatten(1) / 16)
+    assert distances.min(1).values.max() < 2, "each is one of scikit-learn's"
+    assert (torch.from_numpy(bunch.target)[distances.argmin(1)] == digits.train.labels).float().mean() > 0.98
+    assert (digits.name, digits.title, digits.classes) == ("digits", "scikit-learn digits", tuple("0123456789"))
+
+
+def test_the_number_of_training_images_does_not_change_the_test_images():
+    few, many = (load("photo_digits", train=count, test=20) for count in (10, 60))
+    assert torch.equal(few.test.images, many.test.images) and torch.equal(few.test.labels, many.test.labels)
+
+
+def test_a_set_that_is_made_has_ten_thousand_images_unless_other_numbers_are_asked_for(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        data, "_photo_digits", lambda train, test, seed: made.append((train, test, seed)) or data._digits()
+    )
+    monkeypatch.setattr(
+        data, "_photo_mnist", lambda train, test, seed, root: made.append((train, test, seed)) or data._digits()
+    )
+    for name in ("photo_digits", "photo_mnist"):
+        load(name)
+        load(name, train=7, test=3, seed=4)
+    assert made == [(10_000, 2_000, 0), (7, 3, 4)] * 2
+
+
+def test_every_patch_of_every_photograph_can_be_drawn():
+    """Pixels tell photograph, row and column; a blank digit leaves them."""
+    rows, columns = torch.meshgrid(torch.arange(33), torch.arange(34), indexing="ij")
+    photos = [torch.stack([rows, columns, torch.full_like(rows, 100 * n)]).byte() for n in range(2)]
+    digits = Split(torch.zeros(3, 1, 32, 32, dtype=torch.uint8), torch.tensor([4, 5, 6]))
+    made = data._blend(digits, photos, 400, torch.Generator().manual_seed(0))
+    corners = {tuple(image[:, 0, 0].tolist()) for image in made.images}
+    assert corners == {(top, left, 100 * n) for top in (0, 1) for left in (0, 1, 2) for n in (0, 1)}
+    assert torch.equal(made.images[:, 0, -1, 0], made.images[:, 0, 0, 0] + 31)
+    assert torch.equal(made.images[:, 1, 0, -1], made.images[:, 1, 0, 0] + 31)
+    assert set(made.labels.tolist()) == {4, 5, 6}
+
+
+def test_labels_are_those_of_the_digits_on_the_photographs():
+    photos = [torch.zeros(3, 40, 40, dtype=torch.uint8)]
+    digits = Split(torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 8, 8), torch.arange(5))
+    made = data._blend(digits, photos, 100, torch.Generator().manual_seed(0))
+    assert torch.equal(made.images[:, 0, 3, 3].long(), made.labels)
+
+
+def test_the_training_split_is_checked_against_the_count_asked_for():
+    with pytest.raises(DataError, match=r"1438 images asked for, but a split of 'digits' has only 1437"):
+        load("digits", train=1438)
+    assert len(load("digits", train=1437).train) == 1437 and len(load("digits", train=1).train) == 1
+
+
+def test_the_first_images_are_kept_in_their_order_with_their_labels():
+    digits = load("digits")
+    some = load("digits", train=9, test=4)
+    for few, all_of_them, count in ((some.train, digits.train, 9), (some.test, digits.test, 4)):
+        assert torch.equal(few.images, all_of_them.images[:count]) and torch.equal(
+            few.labels, all_of_them.labels[:count]
+        )
+    assert digits.train.first(None) is digits.train and digits.shape == (1, 28, 28)
+
+
+def test_every_name_can_be_asked_for_and_says_what_to_use_instead():
+    assert data.NAMES == ("digits", "photo_digits", "mnist", "fashion_mnist", "svhn", "cifar10", "photo_mnist")
+    for name, source in data.TORCHVISION.items():
+        assert len(set(source.classes)) == 10 and source.instead in ("digits", "photo_digits")
+        assert (source.instead == "digits") == (name in ("mnist", "fashion_mnist")), "grey for grey"
+
+
+def test_jpegs_and_capital_suffixes_are_read(folder):
+    for path in list(folder.rglob("*.png")):
+        image = Image.open(path)
+        image.load()
+        path.unlink()
+        image.save(path.with_suffix(".JPG" if path.stem == "0" else ".jpeg"), format="JPEG")
+    assert len(load_folder(folder).train) == 4

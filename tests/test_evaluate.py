@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import nn
 
 from lib import evaluate
 from lib.data import Split, load, to_bytes, to_unit
+from lib.train import Batches
 
 
 @pytest.fixture(autouse=True)
@@ -332,3 +334,94 @@ def test_psnr_is_averaged_in_decibels_not_taken_of_a_pooled_error():
     x = torch.zeros(2, 3, 32, 32)
     x_hat = torch.tensor([0.01, 1.0]).view(2, 1, 1, 1).expand_as(x)
     assert evaluate.psnr_each(x, x_hat).tolist() == pytest.approx([40, 0], abs=1e-4)
+
+
+# --- what is done by default, batch by batch, and by seed ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "defaults"),
+    [
+        (evaluate.protocol_loss, {"batch": 64}),  # the reports' batches
+        (evaluate.weighted_knn_accuracy, {"k": 200, "temperature": 0.1}),  # Wu et al. (2018)
+        (evaluate.manifold_scores, {"k": 5}),
+        (evaluate.KernelDistance, {"subsets": 50, "subset_size": 500}),
+        (evaluate.linear_probe_accuracy, {"iterations": 200}),
+        (evaluate.train_classifier, {"width": 16, "seed": 0}),
+    ],
+)
+def test_protocols_have_their_numbers_by_default(function, defaults):
+    found = inspect.signature(function).parameters
+    assert {name: found[name].default for name in defaults} == defaults
+
+
+def test_distances_take_all_images_however_many_batches_they_are():
+    reference, other = images(700), images(1100, shift=0.3)
+    other[1000:] = 255  # the last batch counts, too
+    distance = evaluate.FrechetDistance(Reader(), reference)
+    assert distance(other) == pytest.approx(frechet_by_hand(reference, other), rel=1e-3)
+    reference[500:] = 0
+    assert evaluate.FrechetDistance(Reader(), reference)(other) == pytest.approx(
+        frechet_by_hand(reference, other), rel=1e-3
+    )
+
+
+def labelled(count=40, classes=3):
+    return Split(images(count), torch.arange(count) % classes)
+
+
+def test_a_classifier_depends_on_its_own_seed_and_on_no_other(monkeypatch):
+    seen = []
+
+    def recorded(*tensors, **options):
+        seen.append(options)
+        return Batches(*tensors, **options)
+
+    monkeypatch.setattr(evaluate, "Batches", recorded)
+
+    split = labelled()
+
+    def trained(seed):
+        classifier = evaluate.train_classifier(split, 3, epochs=2, width=2, seed=seed)
+        return torch.cat([weight.flatten() for weight in classifier.parameters()])
+
+    found = []
+    for seed, before in ((4, 0), (4, 1), (5, 0)):
+        torch.manual_seed(before)
+        found.append(trained(seed))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+    assert [options["seed"] for options in seen] == [4, 4, 5]
+    assert {options["batch_size"] for options in seen} == {40}, "no larger than the set"
+
+
+def test_a_classifier_learns_as_long_as_it_was_told_and_keeps_its_state(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(evaluate, "fit", lambda step, batches, steps, **options: called.append((steps, options)))
+    split = labelled(300)
+    classifier = evaluate.train_classifier(split, 3, epochs=4, width=2, checkpoint=tmp_path / "stem")
+    ((steps, options),) = called
+    assert steps == 4 * 3 and options["checkpoint"] == tmp_path / "stem"  # 128 + 128 + 44 images
+    assert classifier.head.out_features == 3 and not classifier.training
+
+
+def test_labels_below_zero_are_refused():
+    with pytest.raises(ValueError, match="Labels reach 1"):
+        evaluate.train_classifier(Split(images(3), torch.tensor([-1, 0, 1])), 2, epochs=1)
+
+
+def test_inception_is_shown_images_as_torchvision_resizes_them():
+    from torchvision.transforms.v2 import functional as V
+
+    x = torch.rand(2, 1, 8, 8)
+    seen = evaluate._InceptionInput()(x)
+    expected = V.resize(x.expand(-1, 3, -1, -1), [299, 299], antialias=False)
+    torch.testing.assert_close((seen + 1) / 2, expected, atol=1e-4, rtol=0)
+
+
+def test_a_classifiers_features_are_its_last_hidden_layer():
+    classifier = evaluate.Classifier((1, 8, 8), 3, 2).train()
+    x = to_bytes(torch.rand(9, 1, 8, 8))
+    features = evaluate.classifier_features(classifier, x)
+    assert features.shape == (9, 64) and classifier.training
+    classifier.eval()
+    torch.testing.assert_close(classifier.head(features).softmax(1), evaluate.class_probabilities(classifier, x))

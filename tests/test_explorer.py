@@ -360,3 +360,22 @@ def test_a_merged_page_has_todays_script():
     source = new_notebook(cells=[new_code_cell("1")])
     page = book.merge(source, nbformat.from_dict(executed))
     assert page.cells[0].outputs[0].data["text/html"] == html
+
+
+# --- which point is which -----------------------------------------------------------
+
+
+def test_points_keep_their_own_labels_where_others_lie_outside():
+    points = torch.tensor([[9.0, 0.0], [0.0, 0.0], [0.0, -9.0], [3.0, -2.0]])
+    data = data_of(a_plane(points=points, labels=torch.tensor([2, 1, 2, 0])))
+    assert (data["x"], data["y"], data["labels"]) == ([250, 1000], [500, 1000], [1, 0])
+
+
+@pytest.mark.parametrize(("given", "start"), [({}, 1), ({"start": 0}, 0), ({"start": 2}, 2)])
+def test_strips_begin_in_the_middle_or_where_they_were_told(given, start):
+    assert data_of(strips(**given))["start"] == start
+
+
+def test_a_map_keeps_points_images_labels_and_neighbours_together():
+    data = data_of(a_map(labels=torch.tensor([2, 0, 1])))
+    assert data["labels"] == [2, 0, 1] and data["neighbours"] == [[1], [2], [1]]

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -138,3 +139,56 @@ def test_samples_come_in_evaluation_mode_and_leave_no_trace():
     assert not images.requires_grad
     assert torch.equal(statistics, step.generator[2].running_mean)
     assert step.generator.training
+
+
+class Echo(nn.Module):
+    """A 'generator' whose logits are its noise."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def forward(self, z):
+        self.sizes.append(len(z))
+        return z
+
+
+def test_samples_are_made_from_standard_normal_noise_in_batches():
+    generator = Echo()
+    noise = gan.sample(generator, 5_003, 3, "cpu").logit()
+    assert noise.shape == (5_003, 3) and generator.sizes == [500] * 10 + [3]
+    assert scipy.stats.kstest(noise.flatten().numpy(), "norm").pvalue > 1e-4
+
+
+def test_a_step_tells_the_losses_that_it_lowered_without_their_graphs():
+    step, x = make_step(rate_g=0, rate_d=0), torch.rand(6, *SHAPE)
+    torch.manual_seed(1)
+    losses = step((x,))
+    torch.manual_seed(1)
+    fake = step.discriminator(nets.pixels(step.generator(torch.randn(6, 4))))
+    torch.testing.assert_close(losses["discriminator"], gan.discriminator_loss(step.discriminator(x), fake).detach())
+    torch.testing.assert_close(losses["generator"], gan.generator_loss(fake).detach())
+    assert list(losses) == ["discriminator", "generator"] and not any(v.requires_grad for v in losses.values())
+
+
+def test_the_discriminator_learns_to_tell_and_the_generator_to_follow():
+    step, x = make_step(rate_g=0.0), torch.ones(16, *SHAPE)
+    step.discriminator_optimizer = torch.optim.Adam(step.discriminator.parameters(), 1e-2)
+    first = step((x,))["discriminator"]
+    for _ in range(30):
+        last = step((x,))
+    assert last["discriminator"] < 0.7 * first
+    step.discriminator_optimizer = torch.optim.SGD(step.discriminator.parameters(), 0.0)
+    step.generator_optimizer = torch.optim.Adam(step.generator.parameters(), 1e-2)
+    for _ in range(30):
+        after = step((x,))
+    assert after["generator"] < 0.7 * last["generator"]
+
+
+def test_the_average_remembers_a_thousand_generators_and_is_part_of_the_state():
+    generator, discriminator = nets.generator(4, 4, SHAPE), nets.discriminator(SHAPE, 4)
+    optimizers = [torch.optim.SGD(net.parameters(), 0.1) for net in (generator, discriminator)]
+    step = gan.GANStep(generator, discriminator, *optimizers, latent_dim=4)
+    assert step.ema_decay == 0.999 and step.parts["ema"] is step.ema
+    assert step.parts["generator_optimizer"] is optimizers[0] and step.parts["discriminator_optimizer"] is optimizers[1]
+    assert step.parts["generator"] is generator and step.parts["discriminator"] is discriminator

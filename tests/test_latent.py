@@ -91,3 +91,35 @@ def test_the_same_or_opposite_codes_make_no_nan():
     z = torch.randn(2, 9)
     for other in (z, -z):
         assert latent.slerp(z, other, torch.linspace(0, 1, 3)).isfinite().all()
+
+
+def test_emptiness_compares_medians():
+    bank = torch.zeros(1, 1)
+    z, test = torch.tensor([[1.0], [2.0], [90.0]]), torch.tensor([[0.1], [0.5], [7.0]])
+    assert latent.emptiness(z, test, bank) == pytest.approx(4)
+
+
+def test_a_nudge_has_no_favourite_direction():
+    torch.manual_seed(0)
+    z = torch.randn(4000, 4)
+    step = latent.nudge(z, 0.5) - z
+    direction = step / step.norm(dim=1, keepdim=True)
+    # Each number of a direction has mean 0 and variance 1/4.
+    assert direction.mean(0).abs().max() < 5 * 0.5 / math.sqrt(4000)
+    assert torch.equal(latent.nudge(z, 0.0), z)
+
+
+def test_directions_are_taken_one_a_length():
+    z = latent.random_directions(torch.tensor([1.0, 5.0, 0.0]), 4)
+    torch.testing.assert_close(z.norm(dim=1), torch.tensor([1.0, 5.0, 0.0]))
+    assert not torch.allclose(z[1] / 5, z[0])
+
+
+def test_paths_are_one_a_pair_of_codes_at_every_alpha():
+    z0, z1 = torch.randn(2, 3, 5)
+    alpha = torch.tensor([0.0, 0.3, 0.7, 1.0])
+    for walk in (latent.lerp, latent.slerp):
+        path = walk(z0, z1, alpha)
+        assert path.shape == (4, 3, 5)
+        torch.testing.assert_close(path[1, 2], walk(z0[2:], z1[2:], alpha[1:2])[0, 0])
+        torch.testing.assert_close(path.flip(0), walk(z1, z0, alpha), atol=1e-5, rtol=0)

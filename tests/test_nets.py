@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from lib import nets
@@ -329,3 +330,129 @@ def test_a_network_behind_cells_jumps_where_the_largest_number_changes():
 def test_cells_that_cut_nothing_are_refused(count, numbers, message):
     with pytest.raises(ValueError, match=message):
         nets.Cells(count)(torch.zeros(1, numbers))
+
+
+# --- every layer where it belongs ------------------------------------------------------------------
+
+
+def test_the_assignments_networks_bend_where_it_says():
+    shape = (1, 28, 28)
+    names = ["Conv2d", "ELU", "AvgPool2d"] * 2 + ["Conv2d", "ELU", "Flatten", "Linear"]
+    assert [type(layer).__name__ for layer in nets.pooled_encoder(shape, 20)] == names
+    up = ["ELU", "UpsamplingBilinear2d", "Conv2d"]
+    names = ["Linear", "ELU", "Unflatten", "ConvTranspose2d", *up, *up, "ELU", "Conv2d"]
+    assert [type(layer).__name__ for layer in nets.upsampled_decoder(10, shape)] == names
+
+
+@pytest.mark.parametrize(
+    ("network", "count"),
+    [
+        # A convolution has out · in · kernel² + out numbers, a linear layer out · in + out.
+        (lambda: nets.conv_encoder((1, 28, 28), 4, 6), 4 * 16 + 4 + 8 * 4 * 16 + 8 + 392 * 32 + 32 + 32 * 6 + 6),
+        (lambda: nets.conv_decoder(5, 4, (1, 28, 28)), 5 * 32 + 32 + 32 * 392 + 392 + 8 * 4 * 16 + 4 + 4 * 16 + 1),
+        (
+            lambda: nets.discriminator((3, 32, 32), 4),
+            3 * 4 * 16 + 4 + 4 * 8 * 16 + 8 + 8 * 16 * 9 + 16 + 16 * 64 + 1,
+        ),
+        (
+            lambda: nets.Classifier((1, 28, 28), 7, 4),
+            4 * 9 + 4 + 4 * 8 * 9 + 8 + 8 * 49 * 64 + 64 + 64 * 7 + 7,
+        ),
+        (lambda: nets.conv_critic((3, 32, 32), [4, 8]), 3 * 4 * 16 + 4 + 4 * 8 * 16 + 8 + 8 * 64),
+        (
+            lambda: nets.pooled_encoder((1, 28, 28), 20),
+            32 * 9 + 32 + 64 * 32 * 9 + 64 + 256 * 64 * 25 + 256 + 256 * 20 + 20,
+        ),
+        (
+            lambda: nets.upsampled_decoder(10, (1, 28, 28)),
+            2560 + 256 + 256 * 64 * 25 + 64 + 64 * 32 * 9 + 32 + 32 * 16 * 9 + 16 + 16 * 9 + 1,
+        ),
+    ],
+)
+def test_networks_have_as_many_numbers_as_their_layers(network, count):
+    assert nets.count_parameters(network()) == count
+
+
+def test_an_mlp_takes_its_activation_and_its_images_as_they_are_laid_out():
+    assert isinstance(nets.mlp([2, 3, 4], nn.Tanh)[1], nn.Tanh)
+    x, encoder = torch.rand(2, 1, 4, 4), nets.mlp_encoder((1, 4, 4), [], 3)
+    torch.testing.assert_close(encoder(x), encoder[1](x.reshape(2, 16)))
+    decoder = nets.mlp_decoder(3, [], (2, 2, 4))
+    z = torch.randn(5, 3)
+    torch.testing.assert_close(decoder(z), decoder[0](z).view(5, 2, 2, 4))
+
+
+def test_a_classifiers_logits_are_its_head_of_its_features():
+    classifier = nets.Classifier((1, 8, 8), 3).eval()
+    x = torch.rand(4, 1, 8, 8)
+    torch.testing.assert_close(classifier(x), classifier.head(classifier.features(x)))
+    assert classifier.features[0].out_channels == 32
+    assert next(layer.p for layer in classifier.features if isinstance(layer, nn.Dropout)) == 0.25
+
+
+def test_a_critic_leaks_a_fifth_and_pads_alike_on_every_side():
+    critic = nets.conv_critic((1, 28, 28), [4, 4, 4])
+    assert {layer.slope for layer in critic if isinstance(layer, nets.Leaky)} == {0.2}
+    torch.testing.assert_close(critic[0](torch.ones(1, 1, 28, 28)).sum((1, 2)), torch.ones(1, 32) * 28 * inside(32, 2))
+    assert critic[-2].bias is None
+    assert not any(isinstance(layer, nn.ZeroPad2d) for layer in nets.conv_critic((1, 8, 8), [4, 4]))
+
+
+def inside(size, margin):
+    return torch.tensor([float(margin <= place < size - margin) for place in range(size)])
+
+
+def test_a_closing_layer_connects_all_pixels():
+    shape = (1, 8, 8)
+    network = nets.deconv_decoder(5, (4,), shape, closing=True).eval()
+    open_ended, z = network[:-4], torch.randn(3, 5)
+    expected = network[-2](open_ended(z).sigmoid().flatten(1)).view(3, *shape)
+    torch.testing.assert_close(network(z), expected)
+    assert str(nets.deconv_decoder(5, (4,), shape)) == str(open_ended), "none unless asked for"
+
+
+def test_a_small_resnet_has_its_norms_activations_and_shortcuts():
+    net = nets.small_resnet(3, 8, [1, 2])
+    assert kinds(net[:3]) == ["BatchNorm2d", "ReLU"]
+    blocks = [layer for layer in net if isinstance(layer, nets.BasicBlock)]
+    assert [block.downsample is not None for block in blocks] == [False, True, False]
+    assert [block.stride for block in blocks] == [1, 2, 1]
+    assert kinds(blocks[1].downsample) == ["BatchNorm2d"]
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(net(x), net[:-2](x).mean((2, 3)))
+
+
+def test_a_resnet_reads_images_as_they_are():
+    network = nets.resnet18(channels=1)
+    assert network.conv1.weight.shape == (64, 1, 3, 3) and network.conv1.stride == (1, 1)
+    assert network(torch.rand(2, 1, 8, 8)).shape == (2, 512)
+
+
+def test_a_unet_is_its_formula():
+    """Two decoders over one encoder, each: up, plus the skip of that level, then its blocks; ReLU before the head."""
+    network, x = nets.UNet((1, 8, 8), (3, 4, 5), 2, decoders=2, patch=2, blocks=2), torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.normal_(0, 0.3)
+
+    def blocks(level, h):
+        assert len(level) == 2
+        for block in level:
+            h = h + block.second(block.first(h.clamp(min=0)).clamp(min=0))
+        return h
+
+    skips = [blocks(network.encoder[0], network.stem[1](F.pixel_unshuffle(x, 2)))]
+    for down, level in zip(network.down, network.encoder[1:], strict=True):
+        skips.append(blocks(level, down(skips[-1])))
+    answers = []
+    for decoder in network.decoders:
+        h = skips[-1]
+        for n in (1, 0):
+            h = blocks(decoder["levels"][n], decoder["up"][n](h) + skips[n])
+        answers.append(F.pixel_shuffle(decoder["head"][1](h.clamp(min=0)), 2))
+    torch.testing.assert_close(network(x), torch.cat(answers, 1))
+
+
+def test_standardised_pixels_need_no_training_and_move_with_the_network():
+    layer = nets.Standardise(torch.zeros(3), torch.ones(3))
+    assert nets.count_parameters(layer) == 0 and set(layer.state_dict()) == {"mean", "std"}

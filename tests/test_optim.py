@@ -142,3 +142,40 @@ def test_a_muon_step_goes_on_from_its_parts():
         step((x, y))
         later((x, y))
     assert torch.equal(model.weight, other.weight)
+
+
+@pytest.mark.parametrize("make", [optim.adam_one_cycle, optim.muon_one_cycle])
+def test_weights_that_are_fixed_are_left_out_and_options_reach_the_step(make):
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    model[0].requires_grad_(False)
+    step = make(model, lambda x: {"loss": model(x).sum()}, 10, 0.1, clip=0.5, amp=torch.bfloat16)
+    assert [id(weight) for group in step.optimizer.param_groups for weight in group["params"]] == [
+        id(weight) for weight in model[1].parameters()
+    ]
+    assert step.clip == 0.5 and step.amp == torch.bfloat16 and step.parts["scheduler"] is step.scheduler
+    assert isinstance(step.optimizer, optim.Muon if make is optim.muon_one_cycle else torch.optim.Adam)
+
+
+def test_muon_has_the_papers_momentum_and_no_decay_unless_asked():
+    group = optim.Muon([nn.Parameter(torch.ones(2, 2))], lr=0.1).param_groups[0]
+    assert (group["momentum"], group["weight_decay"]) == (0.95, 0.0)
+
+
+def test_nothing_becomes_nothing():
+    assert torch.equal(optim.orthogonal(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_muon_moves_a_vector_as_one_row_of_norm_one():
+    """A bias's orthogonal matrix is its direction, of a length that the iteration brings to about 1."""
+    bias, gradient = nn.Parameter(torch.zeros(6)), torch.randn(6)
+    bias.grad = gradient
+    optim.Muon([bias], lr=0.1, momentum=0.0).step()
+    assert torch.cosine_similarity(-bias.detach(), gradient, dim=0).item() == pytest.approx(1)
+    assert 0.06 < bias.detach().norm() < 0.125
+
+
+def test_muon_reads_a_convolution_as_a_matrix_of_its_outputs():
+    weight, gradient = nn.Parameter(torch.zeros(4, 3, 2, 2)), torch.randn(4, 3, 2, 2)
+    weight.grad = gradient
+    optim.Muon([weight], lr=0.1, momentum=0.0).step()
+    torch.testing.assert_close(weight.detach().view(4, 12), -0.1 * optim.orthogonal(gradient.view(4, 12)))

@@ -117,3 +117,8 @@ def test_it_loads_in_no_time():
     slow = ("torch", "numpy", "matplotlib", "sklearn", "IPython")
     code = f"import sys, lib.report.parameters; sys.exit(any(name in sys.modules for name in {slow}))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("value", [[True], [64, False], [[64]], [64, None]])
+def test_what_is_no_whole_number_is_none_in_a_list_either(value):
+    assert "hidden = " in refusal(hidden=value) and "a list of whole numbers is wanted" in refusal(hidden=value)

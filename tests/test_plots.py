@@ -248,3 +248,22 @@ def test_a_photograph_of_a_figure_is_its_jpeg_and_closes_it():
     image = Image.open(io.BytesIO(plots.photograph(fig).data))
     assert image.format == "JPEG" and image.size == size
     assert not plt.fignum_exists(fig.number)
+
+
+# --- colours go by class ------------------------------------------------------------
+
+
+def test_points_have_the_colours_of_their_classes_also_where_a_class_is_absent():
+    ax = plt.figure().add_subplot()
+    plots.latent_scatter(ax, np.arange(8.0).reshape(4, 2), np.array([2, 0, 2, 3]), ["a", "b", "c", "d"])
+    colors = plots.class_colors(4)
+    expected = [to_rgb(colors[label]) for label in (2, 0, 2, 3)]
+    np.testing.assert_allclose(ax.collections[0].get_facecolors()[:, :3], expected)
+    frames = {text.get_text(): text.get_bbox_patch().get_edgecolor()[:3] for text in ax.texts}
+    assert frames == {name: to_rgb(colors["abcd".index(name)]) for name in "acd"}
+
+
+def test_rows_of_images_stand_beside_their_own_labels():
+    rows = {"black": torch.zeros(2, 1, 4, 4), "white": torch.ones(2, 1, 4, 4), "grey": torch.full((2, 1, 4, 4), 0.5)}
+    shown = {ax.get_ylabel(): np.asarray(ax.images[0].get_array()).max() for ax in plots.image_rows(rows, gap=0).axes}
+    assert shown == {"black": 0, "white": 255, "grey": 128}

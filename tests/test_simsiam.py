@@ -208,3 +208,53 @@ def test_the_chapter_refuses_and_says_why_before_anything_trains(given, message)
     namespace |= {**small, "k": 5, "ks": [1, 5], **given}
     with pytest.raises(ParameterError, match=message):
         exec(cells[1].source, namespace)
+
+
+# --- details ---------------------------------------------------------------------------------------
+
+
+def test_similarity_is_taken_in_single_precision_at_least():
+    p, z = torch.randn(4, 6).bfloat16(), torch.randn(4, 6).bfloat16()
+    found = simsiam.negative_cosine(p, z)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, simsiam.negative_cosine(p.float(), z.float()))
+    assert simsiam.negative_cosine(p.double(), z.double()).dtype == torch.float64
+
+
+def test_a_batch_of_two_is_enough():
+    assert tiny().loss(photos(2), photos(2, seed=1))["loss"].isfinite()
+
+
+def test_heads_have_the_papers_layers():
+    def layers(head):
+        return [
+            (type(layer).__name__, *(tuple(layer.weight.shape) if hasattr(layer, "weight") else ())) for layer in head
+        ]
+
+    norm, relu = "BatchNorm1d", "ReLU"
+    projector, predictor = simsiam.projector(8, 16), simsiam.predictor(16, 4)
+    assert layers(projector) == [("Linear", 16, 8), (norm, 16), (relu,), ("Linear", 16, 16), (norm, 16)]
+    assert layers(predictor) == [("Linear", 4, 16), (norm, 4), (relu,), ("Linear", 16, 4)]
+    assert projector[0].bias is None and projector[3].bias is None and predictor[0].bias is None
+    assert predictor[3].bias is not None, "where no norm follows, a shift is not needless"
+    plain = simsiam.projector(8, 16, batch_norm=False), simsiam.predictor(16, 4, batch_norm=False)
+    assert [layers(head) for head in plain] == [
+        [("Linear", 16, 8), (relu,), ("Linear", 16, 16)],
+        [("Linear", 4, 16), (relu,), ("Linear", 16, 4)],
+    ]
+    assert plain[0][0].bias is not None
+
+
+def test_the_spread_is_taken_over_the_batch_for_each_number():
+    z = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    expected = math.sqrt(2) * (torch.tensor([1.0, 0, -1]).std() + torch.tensor([0.0, 1, 0]).std()) / 2
+    torch.testing.assert_close(simsiam.spread(3 * z), expected)
+
+
+def test_projection_and_prediction_come_in_that_order():
+    model = simsiam.SimSiam(nn.Flatten(), nn.Linear(12, 5), nn.Linear(5, 5))
+    x = torch.rand(3, 3, 2, 2)
+    z, p = model(x)
+    torch.testing.assert_close(z, model.projector(x.flatten(1)))
+    torch.testing.assert_close(p, model.predictor(z))
+    assert model.stop_gradient

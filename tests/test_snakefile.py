@@ -3,6 +3,7 @@
 Snakemake takes two seconds to start, so each test does several things.
 """
 
+import re
 import shutil
 
 import nbformat
@@ -77,6 +78,37 @@ def test_the_first_build_measures_every_chapter_and_tells_it(project):
     executed = project / "_build" / "results" / "demo" / "01_a" / "seed-0.ipynb"
     assert "It is 2.00" in executed.read_text(encoding="utf-8"), "and leaves the executed notebook to read"
     assert result(project, "demo").provenance[0]["profile"] == "demo"
+
+
+def planned(project, **variables):
+    """How many jobs of each rule Snakemake would run."""
+    listed = re.findall(r"^(\w+) +(\d+)$", snake(project, "--dry-run", "book", **variables), re.M)
+    return {rule: int(count) for rule, count in listed if rule not in ("book", "total")}
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "jobs"),
+    [
+        ("requirements.txt", "new==1.0", {"measure": 2, "tell": 2, "page": 1, "html": 1}),
+        ("lib/report/explorer.js", "// newer", {"tell": 2, "page": 1, "html": 1}),
+        ("lib/site/published.py", "# newer", {"page": 1, "html": 1}),
+        ("_config.yml", "# newer", {"html": 1}),
+    ],
+)
+def test_what_has_changed_runs_what_is_made_of_it_and_no_more(project, name, line, jobs):
+    path = project / name
+    before = path.read_bytes()
+    path.write_bytes(before + line.encode() + b"\n")
+    try:
+        assert planned(project) == jobs
+    finally:
+        path.write_bytes(before)
+
+
+def test_addresses_build_the_book_again_and_arguments_of_own_runs_nothing(project):
+    assert planned(project, LWL_ARGS="-p level 9") == {}
+    assert planned(project, LWL_SITE="https://me.example") == {"html": 1}
+    assert planned(project, LWL_REPOSITORY="https://github.com/me/book") == {"html": 1}
 
 
 def test_words_comments_dates_and_files_that_it_does_not_use_measure_nothing(project):

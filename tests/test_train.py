@@ -1,9 +1,13 @@
 import math
 import random
+import sys
+import types
 
 import numpy as np
 import pytest
 import torch
+import tqdm
+import tqdm.auto
 from tiny import make_batches, make_step, weights
 from torch import nn
 
@@ -205,3 +209,164 @@ def test_a_seed_repeats_a_run_bit_for_bit():
     one, again, other = run(1), run(1), run(2)
     assert torch.equal(one[0], again[0]) and one[1:] == again[1:]
     assert not torch.equal(one[0], other[0])
+
+
+# --- details -------------------------------------------------------------------------
+
+
+def test_evaluation_ends_with_an_error_too():
+    model = nn.Dropout()
+    with pytest.raises(RuntimeError, match="inside"), train.evaluating(model):
+        raise RuntimeError("inside")
+    assert model.training and torch.is_grad_enabled()
+
+
+def test_several_modules_are_evaluated_at_once_and_what_they_give_has_no_graph():
+    one, two = nn.Linear(2, 2), nn.Dropout()
+    two.eval()
+    with train.evaluating(one, two):
+        assert not one.training and not two.training
+        assert not one(torch.ones(1, 2)).requires_grad
+    assert one.training and not two.training
+
+
+def test_losses_of_a_step_keep_no_graph_and_its_schedule_moves_on():
+    step = make_step()
+    before = step.scheduler.last_epoch
+    losses = step(next(make_batches()))
+    assert list(losses) == ["loss", "norm"] and not any(value.requires_grad for value in losses.values())
+    assert step.scheduler.last_epoch == before + 1
+    assert list(step.parts) == ["model", "optimizer", "scheduler"]
+    plain = GradientStep(step.model, step.loss_fn, step.optimizer)
+    assert list(plain.parts) == ["model", "optimizer"] and plain.clip is None
+
+
+def test_a_gradient_within_its_bound_is_left_alone():
+    model = nn.Linear(2, 1, bias=False)
+    before = model.weight.detach().clone()
+    step = GradientStep(model, lambda x: {"loss": model(x).sum()}, torch.optim.SGD(model.parameters(), 1), clip=5.0)
+    step((torch.tensor([[3.0, 0.0]]),))
+    torch.testing.assert_close(before - model.weight, torch.tensor([[3.0, 0.0]]))
+
+
+def test_a_probe_is_taken_once_at_the_end_unless_asked_more_often():
+    taken = []
+    history = fit(Counting([1.0] * 7), make_batches(), 7, probe=lambda: taken.append(1) or {"n": len(taken)})
+    assert history.probes == [{"step": 7, "n": 1}]
+    history = fit(Counting([1.0] * 6), make_batches(), 6, probe=lambda: {}, probe_every=3)
+    assert history.probes == [{"step": 3}, {"step": 6}]
+
+
+def test_a_probe_sees_the_losses_up_to_its_step(monkeypatch):
+    reads = []
+    real = train._read_back
+    monkeypatch.setattr(train, "_read_back", lambda recent, past: reads.append(len(recent)) or real(recent, past))
+    fit(Counting([1.0] * 9), make_batches(), 9, log_every=4, probe=dict, probe_every=3)
+    assert reads == [3, 1, 2, 2, 1]
+    reads.clear()
+    fit(Counting([1.0] * 110), make_batches(), 110)
+    assert reads == [50, 50, 10], "by default every fiftieth step"
+
+
+def test_smoothed_curves_leave_out_what_fills_no_window():
+    history = fit(Counting([1.0, 2.0, 3.0]), make_batches(), 3)
+    assert [part.tolist() for part in history.smooth("loss", 99)] == [[3], [2]]
+    assert [part.tolist() for part in history.smooth("loss", 0)] == [[1, 2, 3], [1, 2, 3]]
+    assert len(history) == 3 and len(train.History()) == 0
+
+
+def test_time_is_counted_and_none_of_it_taken_over(monkeypatch):
+    clock = iter(range(100, 1000, 10))
+    monkeypatch.setattr(train.time, "perf_counter", lambda: next(clock))
+    history = fit(Counting([1.0] * 3), make_batches(), 3)
+    assert history.seconds == 30 and history.resumed_seconds == 0
+
+
+def test_losses_of_other_names_are_refused_with_both():
+    history = train.History({"loss": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"\['kl'\], earlier ones \['loss'\]"):
+        history.append({"kl": torch.zeros(1)})
+
+
+def test_losses_are_recorded_in_single_precision():
+    class Half(Counting):
+        def __call__(self, batch):
+            return {name: value.bfloat16() for name, value in super().__call__(batch).items()}
+
+    assert fit(Half([1.0]), make_batches(), 1)["loss"].dtype == np.float32
+
+
+class Bar:
+    """What tqdm would be."""
+
+    def __init__(self, **options):
+        self.options, self.moved = options, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.closed = True
+
+    def update(self, count):
+        self.moved += count
+
+    def set_postfix(self, values, refresh):
+        self.shown = values
+
+
+@pytest.mark.parametrize(
+    ("kernel", "watched", "terminal", "silent"),
+    [
+        (False, False, True, False),
+        (False, False, False, True),
+        (True, True, False, False),
+        (True, False, True, True),
+        (False, True, False, True),
+    ],
+)
+def test_a_bar_is_shown_where_someone_watches(monkeypatch, kernel, watched, terminal, silent):
+    for name in ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG"):
+        monkeypatch.delenv(name, raising=False)
+    if watched:
+        monkeypatch.setenv("VSCODE_PID", "1")
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if kernel:
+        monkeypatch.setitem(sys.modules, "ipykernel", object())
+    monkeypatch.setattr(sys, "stderr", types.SimpleNamespace(isatty=lambda: terminal, write=len, flush=int))
+    bars = []
+
+    def opened(**options):
+        bars.append(Bar(**options))
+        return bars[-1]
+
+    for module in (tqdm, tqdm.auto):
+        monkeypatch.setattr(module, "tqdm", opened)
+    fit(Counting([1.0, 2.5]), make_batches(), 2, label="a name")
+    (bar,) = bars
+    assert bool(bar.options["disable"]) == silent
+    assert (bar.options["total"], bar.options["initial"], bar.options["desc"]) == (2, 0, "a name")
+    assert bar.moved == 2 and bar.shown == {"loss": "2.5", "twice": "5"} and bar.closed
+
+
+def test_batches_say_how_many_they_are_and_go_on_in_the_middle():
+    assert len(Batches(torch.arange(10), batch_size=5)) == 2 == len(Batches(torch.arange(9), batch_size=5))
+    assert len(Batches(torch.arange(9), batch_size=5, drop_last=True)) == 1
+    one, other = (Batches(torch.arange(9), batch_size=4, seed=seed) for seed in (1, 2))
+    for _ in range(4):
+        next(one)
+    other.load_state_dict(one.state_dict())
+    for _ in range(5):
+        assert torch.equal(next(one)[0], next(other)[0])
+
+
+def test_batches_draw_from_nobody_elses_generator():
+    before = torch.get_rng_state()
+    batches = Batches(torch.arange(9), batch_size=4)
+    [next(batches) for _ in range(7)]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_all_of_a_set_and_a_single_example_are_batches():
+    assert len(next(Batches(torch.arange(3), batch_size=3))[0]) == 3
+    assert len(next(Batches(torch.arange(3), batch_size=1))[0]) == 1

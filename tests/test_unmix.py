@@ -397,3 +397,81 @@ def test_the_search_never_takes_one_image_twice():
     images = torch.rand(5, 3, 4, 4)
     first, second = unmix.search(images, images)  # each m *is* an image
     assert (first < second).all()
+
+
+# --- details ---------------------------------------------------------------------------------------
+
+
+class Seeing(Answer):
+    """A 'network' that keeps what it was shown."""
+
+    def forward(self, m):
+        self.seen = m
+        return self.logits
+
+
+@pytest.mark.parametrize(("make", "channels"), [(FreeUnmixer, 6), (DifferenceUnmixer, 3)])
+def test_networks_are_shown_mixtures_from_minus_one_to_one_and_answer_in_single_precision(make, channels):
+    network = Seeing(torch.randn(6, channels, 8, 8).bfloat16())
+    m = unmix.mix(pairs())
+    assert make(network)(m).dtype == torch.float32
+    torch.testing.assert_close(network.seen, 2 * m - 1)
+
+
+def test_the_difference_is_a_tanh_of_the_answer_within_its_bounds():
+    m, logits = torch.full((1, 1, 1, 2), 0.4), torch.tensor([[[[0.7, -0.7]]]])
+    x_hat = DifferenceUnmixer(Answer(logits), 0.3)(m)
+    d, t = x_hat[:, 0] - x_hat[:, 1], math.tanh(0.7)
+    # d is at most min((1 − m)/(1 − w), m/w) = 6/7, and at least −min(m/(1 − w), (1 − m)/w) = −4/7.
+    assert d.flatten().tolist() == pytest.approx([6 / 7 * t, -4 / 7 * t])
+    assert DifferenceUnmixer(nn.Identity()).weight == 0.5
+
+
+def test_the_mixture_error_is_the_worst_pixels_by_its_size():
+    x_hat = torch.zeros(2, 2, 1, 2, 2)
+    m = torch.tensor([[[0.1, -0.3], [0.0, 0.2]], [[0.0, 0.0], [0.0, 0.0]]])[:, None]
+    assert unmix.mixture_error(m, x_hat).tolist() == pytest.approx([0.3, 0.0])
+    assert unmix.mixture_error(m, x_hat + torch.tensor([1.0, 0.0]).view(2, 1, 1, 1), 0.25).tolist() == pytest.approx(
+        [0.55, 0.25]
+    )
+
+
+def test_training_is_blind_to_the_order_unless_asked_otherwise():
+    x, x_hat = pairs(), pairs()
+    m = unmix.mix(x)
+    found = unmix.unmix_loss(Answer(x_hat), x, m)
+    torch.testing.assert_close(found["loss"], unmix.pit_error(x, x_hat).mean())
+    torch.testing.assert_close(found["error"], found["loss"])
+    plain = unmix.unmix_loss(Answer(x_hat), x, m, pit=False, decibels=True)
+    torch.testing.assert_close(plain["error"], unmix.pair_error(x, x_hat).mean())
+    torch.testing.assert_close(plain["loss"], (10 * (unmix.pair_error(x, x_hat) + 1e-4).log10()).mean())
+
+
+def test_as_many_pairs_as_images_unless_fewer_are_asked_for():
+    first, second = unmix.draw_pairs(9)
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(9))
+    assert len(unmix.draw_pairs(9, 9)[0]) == 9 and len(unmix.draw_pairs(9, 1)[0]) == 1
+
+
+def test_two_images_make_the_smallest_batch_and_the_smallest_set():
+    x = torch.rand(2, 3, 4, 4)
+    assert torch.equal(unmix.halves(x), x[None])
+    first, second = unmix.search(x.mean(0, keepdim=True), x)
+    assert (first.item(), second.item()) == (0, 1)
+
+
+def test_flips_are_left_to_right_and_each_images_own():
+    torch.manual_seed(0)
+    x = torch.rand(1, 1, 2, 3).expand(400, -1, -1, -1)
+    flipped = (unmix.random_flips(x) == x.flip(3)).flatten(1).all(1).float()
+    # Five standard errors of a half among 400.
+    assert abs(flipped.mean().item() - 0.5) < 5 * 0.5 / 20
+
+
+def test_the_fixed_difference_has_the_shape_of_an_image_and_is_a_fixed_point():
+    x = pairs(200, (2, 3, 4))
+    d = unmix.fixed_difference(x)
+    assert d.shape == (2, 3, 4)
+    differences = x[:, 0] - x[:, 1]
+    signs = torch.sign((differences * d).sum((1, 2, 3)))
+    torch.testing.assert_close((signs.view(-1, 1, 1, 1) * differences).mean(0), d)

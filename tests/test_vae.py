@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
@@ -191,3 +192,35 @@ def test_both_terms_reach_encoder_and_decoder():
         assert model.encoder[-1].weight.grad[:3].abs().sum() > 0, "no gradient to mu"
         assert model.encoder[-1].weight.grad[3:].abs().sum() > 0, "no gradient to logvar"
         assert (model.decoder[0].weight.grad.abs().sum() > 0) == decoder_learns
+
+
+def test_a_vaes_reconstruction_is_that_of_the_posteriors_mean():
+    model, x = make_vae(), torch.rand(5, 1, 4, 4)
+    mu, logvar = model.encode(x)
+    assert torch.equal(model(x), model.decode(mu)), "without a draw"
+    torch.testing.assert_close(torch.cat([mu, logvar], 1), model.encoder(x))
+    torch.manual_seed(3)
+    x_hat, *q = model.reconstruct(x)
+    torch.manual_seed(3)
+    assert torch.equal(x_hat, model.decode(vae.reparameterise(mu, logvar)))
+    assert torch.equal(q[0], mu) and torch.equal(q[1], logvar)
+
+
+def test_codes_and_pixels_are_float32_whatever_the_networks_run_in():
+    x = torch.rand(5, 1, 4, 4)
+    autoencoder = vae.Autoencoder(nets.mlp_encoder((1, 4, 4), [8], 3), nets.mlp_decoder(3, [8], (1, 4, 4)))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = [autoencoder.encode(x), autoencoder(x), *make_vae().encode(x), make_vae()(x)]
+    assert {part.dtype for part in found} == {torch.float32}
+
+
+def test_draws_are_normal_and_of_each_image_its_own():
+    z = vae.reparameterise(torch.zeros(20_000, 2), torch.zeros(20_000, 2))
+    assert scipy.stats.kstest(z.flatten().numpy(), "norm").pvalue > 1e-4
+    assert abs(torch.corrcoef(z.T)[0, 1]) < 5 / math.sqrt(20_000)
+
+
+def test_a_free_sigma_begins_at_three_tenths_and_is_no_weight():
+    free, fixed = make_vae(None), make_vae(0.7)
+    assert free.log_sigma.exp().item() == pytest.approx(0.3) and fixed.log_sigma.exp().item() == pytest.approx(0.7)
+    assert "log_sigma" in free.state_dict() and "log_sigma" not in dict(free.named_parameters())

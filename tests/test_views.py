@@ -141,3 +141,68 @@ def test_jitters_draw_each_factor_apart_within_its_own_bounds(monkeypatch):
     assert len(drawn) == 4
     correlations = torch.corrcoef(torch.stack(list(drawn.values()))) - torch.eye(4)
     assert correlations.abs().max() < 5 / math.sqrt(4000)
+
+
+def test_jitters_come_in_every_order(monkeypatch):
+    torch.manual_seed(0)
+    orders = []
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        monkeypatch.setattr(views, f"adjust_{name}", lambda x, by, name=name: orders[-1].append(name) or x)
+    for _ in range(400):
+        orders.append([])
+        views.Augmentation().recolour(torch.rand(1, 3, 2, 2))
+    # One of 24 orders is missed in 400 draws by chance once in a million runs.
+    assert len({tuple(order) for order in orders}) == 24 and {len(order) for order in orders} == {4}
+
+
+def test_views_are_those_of_simsiam_by_default():
+    augment = views.Augmentation()
+    assert (augment.scale, augment.ratio) == ((0.2, 1.0), (3 / 4, 4 / 3))
+    assert (augment.flip, augment.jitter, augment.grey, augment.strength, augment.hue) == (0.5, 0.8, 0.2, 0.4, 0.1)
+
+
+def test_no_crop_is_empty():
+    boxes = views.Augmentation(scale=(1e-6, 1e-5)).boxes(100, 8, 8, torch.device("cpu"))
+    assert (boxes == torch.tensor([0, 0, 8, 8])).all(), "less than half a pixel: the whole image instead"
+    boxes = views.Augmentation(scale=(1e-6, 0.05)).boxes(2000, 8, 8, torch.device("cpu"))
+    assert boxes[:, 2:].min() == 1
+
+
+def test_crops_are_of_the_area_and_place_asked_for():
+    torch.manual_seed(0)
+    boxes = views.Augmentation(scale=(0.25, 0.25), ratio=(1.0, 1.0)).boxes(3000, 8, 16, torch.device("cpu"))
+    top, left, height, width = boxes.unbind(1)
+    assert set(height.tolist()) == set(width.tolist()) == {6}  # √(0.25 · 128), rounded
+    assert set(top.tolist()) == {0, 1, 2} and set(left.tolist()) == set(range(11))
+    # Each of three tops in a third of 3,000 draws, within five standard errors.
+    assert (torch.bincount(top) / 3000 - 1 / 3).abs().max() < 5 * math.sqrt(2 / 9 / 3000)
+
+
+def test_a_ratio_is_width_over_height():
+    boxes = views.Augmentation(scale=(0.1, 0.1), ratio=(4.0, 4.0)).boxes(5, 100, 100, torch.device("cpu"))
+    assert boxes[:, 2:].tolist() == [[16, 63]] * 5
+
+
+def test_factors_are_never_negative():
+    torch.manual_seed(0)
+    x = torch.full((500, 3, 2, 2), 0.5)
+    view = views.Augmentation(strength=3.0, jitter=1.0, grey=0.0, hue=0.0).recolour(x)
+    assert view.min() >= 0 and view.isfinite().all()
+    assert not (view == 0).all((1, 2, 3)).any(), "a negative brightness would be black"
+
+
+def test_views_keep_their_precision_where_networks_run_in_less():
+    x, boxes = photos(4), torch.tensor([[3, 5, 20, 15]] * 4)
+    flipped = torch.tensor([True, False, True, False])
+    expected = views.crop_resize(x, boxes, flipped)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(views.crop_resize(x, boxes, flipped), expected)
+
+
+def test_a_view_is_cropped_flipped_and_recoloured_by_its_probabilities():
+    torch.manual_seed(0)
+    x = photos(1).expand(6, -1, -1, -1)
+    plain = views.Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=1.0, jitter=0.0, grey=0.0)
+    torch.testing.assert_close(plain(x), x.flip(3), atol=1e-5, rtol=0)
+    grey = views.Augmentation(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip=0.0, jitter=0.0, grey=1.0)
+    torch.testing.assert_close(grey(x), views.to_grey(x).expand_as(x), atol=1e-5, rtol=0)

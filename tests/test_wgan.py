@@ -1,5 +1,6 @@
 import copy
 import functools
+import inspect
 
 import numpy as np
 import pytest
@@ -419,3 +420,55 @@ def test_the_overshoot_solves_its_equations():
     slope = 1 + distance / (2 * weight)
     np.testing.assert_allclose(wgan.overshoot(slope * distance, weight), slope)
     assert wgan.overshoot(np.array([-1.0]), weight) == 1
+
+
+def test_crosstalk_is_relative_to_the_gradient_of_one_score_alone():
+    """fᵢ = a·xᵢ + b·Σⱼ xⱼ over N examples: the summed scores' gradient is a + N b where a + b is right."""
+    a, b = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 0.5])
+    found = wgan.crosstalk(lambda x: x @ a + (x @ b).sum(), torch.randn(5, 2))
+    assert found == pytest.approx(4 * 0.5 / (9 + 0.25) ** 0.5)
+
+
+def test_both_networks_run_in_low_precision_where_it_is_asked_for():
+    step, seen = make_step(amp=torch.bfloat16), []
+    step.generator[0][0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    step((torch.rand(6, *SHAPE),))
+    assert seen == [torch.bfloat16] * 2, "for the critic's updates, and for its own"
+
+
+def test_the_papers_settings_are_the_defaults():
+    """Gulrajani et al. (2017): λ = 10, five critic updates a step, the two-sided penalty, on every pair."""
+    options = inspect.signature(wgan.WGANStep).parameters
+    expected = {"n_critic": 5, "penalty_weight": 10.0, "penalty_share": 1.0, "kind": "two-sided", "ema_decay": 0.999}
+    expected |= {"learning_rate": 2e-4, "critic_rate": None, "amp": None, "optimizer": wgan.adam}
+    assert {name: options[name].default for name in expected} == expected
+    step = wgan.WGANStep(nn.Linear(2, 2), Linear(torch.ones(2)), 2, 10, learning_rate=0.3)
+    assert [o.param_groups[0]["lr"] for o in (step.generator_optimizer, step.critic_optimizer)] == [0.3, 0.3]
+
+
+def test_no_penalty_may_be_asked_for_and_the_losses_keep_no_graphs():
+    step, x = make_step(penalty_weight=0.0, learning_rate=0.0), torch.rand(6, *SHAPE)
+    losses = step((x,))
+    assert losses["penalty"] > 0 and not any(value.requires_grad for value in losses.values())
+
+
+def test_a_step_names_all_that_it_changes():
+    step = make_step()
+    parts = dict(step.parts)
+    assert [parts.pop(name) for name in ("generator_scheduler", "critic_scheduler")] == step.schedulers
+    expected = ("generator", "critic", "generator_optimizer", "critic_optimizer", "ema")
+    assert all(parts.pop(name) is getattr(step, name) for name in expected) and not parts
+
+
+def test_the_distance_takes_whole_examples_and_the_square_root_of_squares():
+    x, y = torch.zeros(1, 2, 2), torch.tensor([[[3.0, 0.0], [0.0, 4.0]]])
+    assert wgan.wasserstein(x, y) == pytest.approx(5)
+    two = torch.tensor([[0.0], [10.0]])
+    assert wgan.wasserstein(two, two.flip(0) + torch.tensor([[1.0], [3.0]])) == pytest.approx(2), "a mean, not a sum"
+
+
+def test_a_turn_by_nothing_stays_and_by_a_right_angle_is_the_other_code():
+    z, other = torch.randn(2, 3, 4)
+    torch.testing.assert_close(wgan.turn(z, other, 1.0), z)
+    torch.testing.assert_close(wgan.turn(z, other, 0.0), other)
+    assert wgan.turning_cosine(2.0, 8) == pytest.approx(1 - 4 / 16)
