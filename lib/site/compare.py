@@ -1,13 +1,17 @@
 """Your own run beside the published ones: ``python -m lib.site.compare RESULTS.json``.
 
-For each number: does it lie where another run of ours would be expected?
+For each number: does it lie where another run of ours would be expected? The results
+page asks the same in the reader's browser (``compare.js``).
 """
 
 import argparse
+import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from IPython.display import HTML
 
 from lib.files import ROOT
 from lib.report.numbers import Number, write
@@ -73,6 +77,45 @@ def lines(path: Path, root: Path = ROOT) -> Iterator[str]:
         f"{inside} of {judged} numbers are inside; "
         f"of another seed, {LEVEL:.0%} would be, give or take."
     )
+
+
+# --- on the results page -------------------------------------------------------------
+
+PIECE = """\
+<div class="lwl-compare" hidden>
+<label class="lwl-drop">Drop a results file of your run here, or choose one:
+<input type="file" accept=".json,application/json"></label>
+<div class="lwl-answer" aria-live="polite"></div>
+<script type="application/json">{data}</script>
+<script>{script}</script>
+</div>"""
+
+
+def page(published_runs: Mapping[str, Results]) -> HTML:
+    """Where a reader drops a results file; nothing of it leaves the page."""
+    data = {chapter: _limits(ours) for chapter, ours in published_runs.items()}
+    text = json.dumps(data, separators=(",", ":"), sort_keys=True)
+    script = Path(__file__).with_name("compare.js").read_text(encoding="utf-8")
+    return HTML(PIECE.format(data=text.replace("<", "\\u003c"), script=script))
+
+
+def _limits(ours: Results) -> dict[str, dict]:
+    """A chapter's parameters, and between which values each number is expected."""
+    numbers = {}
+    for name in ours:
+        limits, rounding = expected(ours[name]), 1e-9 * abs(ours[name].mean)
+        numbers[name] = {
+            "text": ours[name].text,
+            "unit": ours[name].unit,
+            "form": ours[name].form,
+            "limits": limits and [limits[0] - rounding, limits[1] + rounding],
+        }
+    parameters = ours.provenance[0]["parameters"]
+    kept = {name: value for name, value in parameters.items() if name not in FREE}
+    return {"parameters": kept, "numbers": numbers}
+
+
+# --- in the terminal -----------------------------------------------------------------
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """The built book in a real browser, with no network: ``make book`` (or ``make html``) first, then ``make pages``."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -322,3 +323,24 @@ def test_pages_carry_nothing_of_the_machine_that_made_them():
 @pytest.mark.skipif(not NAMES, reason="no book is built: make book, or make html, first")
 def test_the_book_is_small_enough_to_carry():
     assert sum(path.stat().st_size for path in HTML.rglob("*") if path.is_file() and path.suffix != ".pdf") <= 40e6
+
+
+def test_a_readers_run_is_compared_on_the_results_page(chromium):
+    run = ROOT / "published" / "01_autoencoders" / "seed-1.json"
+    with Visit(chromium, "book/results.html") as visit:
+        answer, choose = visit.page.locator(".lwl-answer"), visit.page.locator(".lwl-drop input")
+        choose.set_input_files(run)
+        said = re.search(r"01_autoencoders: (\d+) of (\d+) numbers lie", answer.inner_text())
+        assert said and int(said[1]) == int(said[2]) > 50, "one of the runs itself lies inside"
+        changed = json.loads(run.read_text())
+        changed["numbers"]["fd_vae"]["value"] = 9999.0
+        changed["provenance"]["parameters"]["epochs"] = 99
+        choose.set_input_files({"name": "a.json", "mimeType": "", "buffer": json.dumps(changed).encode()})
+        first = answer.locator("tbody tr").first.inner_text()
+        assert "fd_vae" in first and "9999" in first and first.endswith("outside")
+        assert "epochs = 99, ours 20" in answer.inner_text()
+        choose.set_input_files({"name": "a.npz", "mimeType": "", "buffer": b"PK"})
+        assert "cannot be read as JSON" in answer.inner_text()
+        choose.set_input_files({"name": "a.json", "mimeType": "", "buffer": b"[1]"})
+        assert "no results file" in answer.inner_text()
+        assert visit.problems == []
