@@ -243,7 +243,9 @@ def told_from(name: str, root: Path = ROOT) -> str:
 
 def numbers_from(name: str, root: Path = ROOT) -> str:
     """Stands for what a page of numbers is made of besides the told chapters."""
-    stored = [p for p in (root / "published").glob("**/*.json") if p.is_file()]
+    stored = [
+        p for p in (root / "published").glob("**/*") if p.suffix in (".json", ".csv")
+    ]
     pages = [p for p in (root / "lib" / "site").glob("*.py") if p.is_file()]
     return _short(
         json.dumps([told_from(name, root), _files(stored + pages, root)]).encode()
