@@ -107,7 +107,7 @@ def started(project, *arguments):
     """Snakemake, at the moment when its chapter measures."""
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments, "chapters"]
     run = subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.PIPE, encoding="utf-8")
-    for _ in range(1200):
+    for _ in range(6000):
         if (project / "measuring").exists():
             return run
         time.sleep(0.1)
@@ -147,7 +147,7 @@ def test_after_a_killed_make_the_next_one_names_what_runs_on_and_then_goes_on(pr
 
 
 def test_of_two_makes_at_once_the_second_says_who_works_here(project, tried):
-    slow(project, 20)
+    slow(project, 30)
     run = started(project)
     output = snake(project, "chapters", fails=True)
     assert str(run.pid) in output and "Wait for it, or end it" in output
