@@ -5,6 +5,7 @@ Nothing that is harmed is taken for whole, and the message names the file and wh
 
 import json
 import os
+import re
 import resource
 import signal
 import stat
@@ -300,3 +301,10 @@ def test_harmed_notebooks_and_published_files_are_named(project, harm, tried):
     with pytest.raises(BookError, match=r"book/01_a\.ipynb is damaged.*restore"):
         contents.converted("01_a", project)
     book.write_bytes(before)
+
+
+def test_what_the_continuous_integration_uses_is_pinned_by_commit():
+    """A tag can be moved to other code; a commit cannot."""
+    for path in (files.ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: (\S+)", path.read_text(encoding="utf-8"))
+        assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name) for name in used)
