@@ -147,7 +147,7 @@ def test_after_a_killed_make_the_next_one_names_what_runs_on_and_then_goes_on(pr
 
 
 def test_of_two_makes_at_once_the_second_says_who_works_here(project, tried):
-    slow(project, 30)
+    slow(project, 20)
     run = started(project)
     output = snake(project, "chapters", fails=True)
     assert str(run.pid) in output and "Wait for it, or end it" in output
