@@ -112,7 +112,7 @@ def snake(project, *arguments, fails=False, **variables):
         env=environment(project, **variables),
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=1200,  # that of a machine with much else to do
     )
     assert (result.returncode != 0) == fails, result.stdout + result.stderr
     return result.stderr

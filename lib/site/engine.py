@@ -81,7 +81,7 @@ def seeds(text: int | str) -> list[str]:
     found = str(text).split()
     if not found or not all(seed.isdecimal() and int(seed) < 2**32 for seed in found):
         raise BookError(
-            f'SEEDS={text!r}: whole numbers below 2³² are wanted, such as "0 1 2".'
+            f'SEEDS={text!r}: whole numbers are wanted, below 2³², such as "0 1 2".'
         )
     return list(dict.fromkeys(str(int(seed)) for seed in found))
 

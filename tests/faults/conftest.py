@@ -43,8 +43,9 @@ def pytest_runtest_logreport(report):
 def pytest_sessionfinish(session):
     if not session.config.getoption("--record") or not found:
         return
-    kinds = defaultdict(dict)
-    for (what, kind), entry in sorted(found.items()):
+    before = json.loads(RECORD.read_text(encoding="utf-8"))["kinds"] if RECORD.exists() else {}
+    kinds = {what: dict(before.get(what, {})) for what in ("bad inputs", "faults")}
+    for (what, kind), entry in sorted(found.items()):  # of kinds that were not tried now, the last count stays
         kinds[what][kind] = entry
     totals = {
         what: {key: sum(entry[key] for entry in of.values()) for key in ("tried", "well")} for what, of in kinds.items()

@@ -3,16 +3,24 @@
 Nothing that is harmed is taken for whole, and the message names the file and what to do.
 """
 
+import gzip
+import hashlib
+import http.server
 import json
 import os
+import re
 import resource
 import signal
 import stat
+import struct
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 from tiny import make_batches, make_step, weights
+from torchvision import datasets
 from toys import make_project, write_results, write_toc
 
 from lib import data, files, train
@@ -100,17 +108,26 @@ def test_a_harmed_checkpoint_is_refused_by_its_path_or_changes_nothing(tmp_path,
         assert torch.equal(weights(again), weights(whole)) and harm.startswith("a flipped bit")
 
 
+def forked(job):
+    """The number of a process that runs ``job``."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        job()
+        os._exit(0)
+    except BaseException as error:  # noqa: BLE001
+        print(repr(error), flush=True)
+        os._exit(3)
+
+
+def status(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def in_a_process_of_its_own(job):
     """The exit status of a forked process that runs ``job``."""
-    child = os.fork()
-    if child == 0:
-        try:
-            job()
-            os._exit(0)
-        except BaseException as error:  # noqa: BLE001
-            print(repr(error), flush=True)
-            os._exit(3)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status(forked(job))
 
 
 def no_room(size):
@@ -300,3 +317,59 @@ def test_harmed_notebooks_and_published_files_are_named(project, harm, tried):
     with pytest.raises(BookError, match=r"book/01_a\.ipynb is damaged.*restore"):
         contents.converted("01_a", project)
     book.write_bytes(before)
+
+
+def test_what_the_continuous_integration_uses_is_pinned_by_commit():
+    """A tag can be moved to other code; a commit cannot."""
+    for path in (files.ROOT / ".github" / "workflows").glob("*.yml"):
+        used = re.findall(r"uses: (\S+)", path.read_text(encoding="utf-8"))
+        assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name) for name in used)
+
+
+# --- two that download at once -------------------------------------------------------------------
+
+
+def idx(array):
+    return gzip.compress(
+        struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + bytes(array)
+    )
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """A mirror that takes its time over each file."""
+
+    def do_GET(self):
+        body = self.server.files[self.path.strip("/")]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        for start in range(0, len(body), 20_000):
+            self.wfile.write(body[start : start + 20_000])
+            time.sleep(0.2)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_two_chapters_that_download_the_same_set_both_have_it_whole(tmp_path, monkeypatch, tried):
+    tried("faults", "two at once")
+    rng, served = np.random.default_rng(0), {}
+    for split, count in (("train", 200), ("t10k", 50)):
+        served[f"{split}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (count, 28, 28), dtype=np.uint8))
+        served[f"{split}-labels-idx1-ubyte.gz"] = idx(rng.integers(0, 10, count, dtype=np.uint8))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.files = served
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    resources = [(name, hashlib.md5(body).hexdigest()) for name, body in served.items()]
+    monkeypatch.setattr(datasets.MNIST, "resources", resources)
+
+    def job(number):
+        os.environ["LWL_CACHE"] = str(tmp_path / f"cache-{number}")
+        torch.set_num_threads(1)
+        time.sleep(0.5 * number)
+        assert len(data.load("mnist", root=tmp_path / "data").train) == 200
+
+    children = [forked(lambda number=number: job(number)) for number in range(3)]
+    assert [status(child) for child in children] == [0, 0, 0]
+    server.shutdown()

@@ -105,7 +105,7 @@ def started(project, *arguments):
     """Snakemake, at the moment when its chapter measures."""
     command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments, "chapters"]
     run = subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.PIPE, encoding="utf-8")
-    for _ in range(1200):
+    for _ in range(6000):
         if (project / "measuring").exists():
             return run
         time.sleep(0.1)
