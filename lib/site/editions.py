@@ -22,8 +22,8 @@ from lib.site.contents import BookError
 
 CHANCE = """\
 A number is listed if its means differ by more than two standard errors over runs. With
-few runs and many numbers, some are listed by chance: with three runs on each side, about
-one in nine would be, were nothing changed."""
+few runs and many numbers, some are listed by chance: with three runs on each side,
+about one in nine would be, were nothing changed."""
 
 WORDS = {BETTER: "better", WORSE: "worse"}
 
@@ -87,6 +87,10 @@ def _compared(old: Results, new: Results) -> Iterator[str]:
         f"\n{len(moved)} of {len(shared)} numbers moved beyond noise; for {stayed} the "
         f"runs show no difference. {len(added)} are new, {len(gone)} are gone."
     )
+
+
+def _data(results: Results) -> str | None:
+    return results.provenance[0].get("data", {}).get("sha256")
 
 
 def _row(name: str, old: Number, new: Number) -> str:
