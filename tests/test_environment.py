@@ -78,8 +78,12 @@ def test_an_environment_is_made_found_whole_and_made_anew_when_it_is_not(clone):
     assert status == 0 and "made in another folder" in said
     make_wheel(moved, "toy", "2.0")
     (moved / "requirements.txt").write_text("./toy-2.0-py3-none-any.whl\n")
+    (moved / ".venv" / "mine").write_text("")
     status, said = set_up(moved, command=["make", f"PYTHON={sys.executable}", "TORCH=lock", ".venv/.ready"])
     assert status == 0 and "requirements.txt has changed" in said
+    # Up to date, in place.
+    assert (moved / ".venv" / "mine").exists() and [*moved.glob(".venv/lib/python*/site-packages/toy-2.0.dist-info")]
+    assert set_up(moved) == (0, "")
 
 
 def test_an_installation_that_was_killed_is_begun_again(clone):
@@ -146,9 +150,9 @@ def test_missing_and_half_installed_packages_are_named(here):
 
 def test_an_empty_mark_made_by_hand_counts_by_its_date(here):
     environment.READY.write_text("")
-    assert environment.trouble() is None
+    assert environment.trouble() is None and environment.outdated() is None
     os.utime(environment.READY, (0, 0))
-    assert environment.trouble() == "requirements.txt is newer"
+    assert environment.trouble() is None and environment.outdated() == "requirements.txt is newer"
 
 
 def test_an_environment_whose_python_is_gone_is_no_good(here, monkeypatch):

@@ -1,4 +1,4 @@
-"""The README's plain lines are those that make runs, and make empties nothing that is not its own."""
+"""The plain lines of the README and of the page on re-running are those that make runs; the README is short."""
 
 import atexit
 import re
@@ -9,11 +9,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from toys import environment
 
 from lib.files import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RERUN = (ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
 # A way to this environment without spaces, whatever the folder of the clone is called: make splits words at them.
 VENV = Path(tempfile.mkdtemp(prefix="lwl-venv-")) / "venv"
 VENV.symlink_to(Path(sys.executable).parent.parent)
@@ -35,10 +37,10 @@ def made(*arguments):
 
 
 def shown():
-    full = re.search(r"snakemake (--cores .* 100MB) ", README).group(1)
-    lines = re.findall(r'^(?:# )?(?:LWL_ARGS=".*" )?(\.venv/bin/.*)$', README, re.M)
-    lines += re.findall(r"# (\.venv/bin/jupyter.*)$", README, re.M)
-    return {line.replace("…", full) for line in lines}
+    """All plain lines of both pages, comments and doubled spaces aside."""
+    full = re.search(r"stands for `(--cores .* 100MB)`", RERUN).group(1)
+    lines = re.findall(r'^(?:LWL_ARGS=".*" )?(\.venv/bin/.*)$', README + RERUN, re.M)
+    return {re.sub(r"\s+#.*", "", line).replace("…", full) for line in lines}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ def shown():
     [
         ["book"],
         ["html"],
+        ["pages"],
         ["lab"],
         ["publish", "CHAPTER=01", "PROFILE=laptop", "SEEDS=0 1 2"],
         ["check-published"],
@@ -92,3 +95,20 @@ def test_a_demo_run_that_is_to_be_published_is_refused_before_it_runs():
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_a_first_visit_is_short_and_one_picture_moves():
+    assert len(README.splitlines()) <= 90
+    with Image.open(ROOT / re.search(r"!\[.{30,}\]\((.*)\)", README).group(1)) as picture:
+        assert picture.n_frames > 20
+        assert (ROOT / picture.filename).stat().st_size < 600_000
+
+
+def test_every_folder_and_file_that_the_readme_places_is_there():
+    for line in re.findall(r"^\| (`.*?`) \|", README.partition("## Where things are")[2], re.M):
+        for name in re.findall(r"`(.*?)`", line.partition(" | ")[0]):
+            assert (ROOT / name).exists(), name
+
+
+def test_numbers_of_the_readme_are_dated():
+    assert re.search(r"measured 20\d\d-\d\d-\d\d", README)

@@ -89,6 +89,10 @@ def _compared(old: Results, new: Results) -> Iterator[str]:
     )
 
 
+def _data(results: Results) -> str | None:
+    return results.provenance[0].get("data", {}).get("sha256")
+
+
 def _row(name: str, old: Number, new: Number) -> str:
     word = ""
     if new.better:

@@ -1,8 +1,9 @@
 """Sets up ``.venv``, or finds in a moment that it is whole and fits the lock.
 
 make runs it first: ``python3 lib/site/environment.py``. It needs Python and nothing
-else, on Windows too. An environment that is broken, half installed, moved or older than
-the lock is made anew, if it was made here; one that was made otherwise is left alone.
+else, on Windows too. An environment that was made here is brought up to date if the
+lock has changed, and made anew if it is broken, half installed or moved; one that was
+made otherwise is left alone.
 """
 
 from __future__ import annotations
@@ -44,21 +45,24 @@ def trouble() -> str | None:
         return "there is none yet"
     if not READY.exists():
         return "it was not set up to the end"
-    mark = READY.read_text(encoding="utf-8").strip()
-    if not mark:
-        if READY.stat().st_mtime < (ROOT / "requirements.txt").stat().st_mtime:
-            return "requirements.txt is newer"
-        packages = []
-    else:
-        facts = json.loads(mark)
-        packages = facts["packages"]
-        if facts["lock"] != lock():
-            return "requirements.txt has changed"
     if _moved():
         return "it was made in another folder"
     if _call(PYTHON, "-c", "", quiet=True):
         return "its Python does not start"
-    return missing(packages)
+    return missing(_facts().get("packages", []))
+
+
+def outdated() -> str | None:
+    """Why a whole environment is not what the lock says; None if it is."""
+    if facts := _facts():
+        return None if facts["lock"] == lock() else "requirements.txt has changed"
+    newer = READY.stat().st_mtime < (ROOT / "requirements.txt").stat().st_mtime
+    return "requirements.txt is newer" if newer else None
+
+
+def _facts() -> dict:
+    mark = READY.read_text(encoding="utf-8").strip()
+    return json.loads(mark) if mark else {}
 
 
 def lock() -> str:
@@ -157,6 +161,19 @@ def pins() -> list[str]:
 # --- setting up ----------------------------------------------------------------------
 
 
+def bring_up_to_date() -> bool:
+    """Install what the lock has changed, in place; whether that worked.
+
+    Packages that it no longer names stay.
+    """
+    builds = _facts().get("torch", "lock")
+    READY.unlink()  # if this is killed, the environment is made anew
+    if not (_cpu() if builds == "cpu" else _install("-r", "requirements.txt")):
+        return False
+    _write_mark(builds)
+    return True
+
+
 def set_up(torch: str) -> None:
     """Make the environment anew. Raises :class:`SetUpError` where that fails."""
     builds, why = choose(torch)
@@ -171,6 +188,10 @@ def set_up(torch: str) -> None:
         builds = "lock"
     if builds == "lock" and not _install("-r", "requirements.txt"):
         raise SetUpError("The packages could not be installed; see above.")
+    _write_mark(builds)
+
+
+def _write_mark(builds: str) -> None:
     facts = {"lock": lock(), "torch": builds, "packages": sorted(installed())}
     temporary = READY.with_suffix(".new")
     temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -220,12 +241,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--torch", choices=["auto", "cpu", "lock"], default="auto")
     options = parser.parse_args(arguments)
     wrong = trouble()
-    if wrong is None:
+    old = None if wrong else outdated()
+    if wrong is None and old is None:
         return 0
     try:
         if sys.version_info[:2] not in SUITABLE:
             return _elsewhere(sys.argv[1:] if arguments is None else arguments)
-        print(f"Setting up .venv: {wrong}.", flush=True)
+        print(f"Setting up .venv: {wrong or old}.", flush=True)
         if HOME.is_symlink() or (HOME.exists() and not ours()):
             raise SetUpError(
                 "make did not make this environment, so it empties nothing there.\n"
@@ -233,7 +255,8 @@ def main(arguments: list[str] | None = None) -> int:
                 "or mend it yourself:\n  .venv/bin/python -m pip install -r "
                 "requirements.txt && touch .venv/.ready"
             )
-        set_up(options.torch)
+        if wrong or not bring_up_to_date():
+            set_up(options.torch)
     except SetUpError as error:
         print(error, file=sys.stderr)
         return 1
