@@ -258,7 +258,8 @@ def test_the_first_images_of_a_folder_are_not_all_of_one_class(folder, pixels):
     for name in ("apple", "pear"):
         for number in range(20):
             Image.fromarray(pixels[0]).save(folder / "train" / name / f"{number:02}.png")
-    assert 3 <= load_folder(folder).train.first(10).labels.sum() <= 7
+    # 22 of each class: the first ten are of one class in 5 of 10,000 orders.
+    assert 0 < load_folder(folder).train.first(10).labels.sum() < 10
 
 
 def test_one_grey_image_first_does_not_turn_a_set_grey(folder):

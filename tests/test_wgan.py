@@ -95,7 +95,7 @@ def test_crosstalk_finds_batch_norm_and_nothing_in_the_books_critic():
     plain = nets.conv_critic(SHAPE, [4, 8])
     assert wgan.crosstalk(plain, x) == pytest.approx(0, abs=1e-5)
     normed = nn.Sequential(plain[0], nn.BatchNorm2d(4), *plain[1:])
-    assert wgan.crosstalk(normed, x) > 0.1
+    assert wgan.crosstalk(normed, x) > 0.01
     assert wgan.crosstalk(normed.eval(), x) == pytest.approx(0, abs=1e-5), (
         "with fixed statistics each example is alone again"
     )
@@ -157,7 +157,8 @@ def weights(module):
 @pytest.mark.parametrize(("steepness", "share"), [(0.5, 1.0), (1.5, 1.0), (1.5, 0.5), (1.5, 0.05)])
 def test_a_step_is_the_plain_loop(kind, steepness, share):
     """n_critic separate critic updates with separate forward passes, then one of the generator."""
-    # Plain descent: Adam's first moves are ± the rate, even where a gradient is rounding noise.
+    # Plain descent: Adam's first moves are ± the rate, even where a gradient is rounding noise. In small steps: a large
+    # one makes a steep critic so much steeper that rounding grows with it.
     step = make_step(kind=kind, penalty_weight=4.0, penalty_share=share, n_critic=2)
     few = {1.0: 6, 0.5: 3, 0.05: 1}[share]  # of an update's 6 pairs, at least one
     x = torch.rand(12, *SHAPE)
@@ -165,11 +166,11 @@ def test_a_step_is_the_plain_loop(kind, steepness, share):
     with torch.no_grad():
         half_way = (x + step.generator(torch.randn(12, 6))) / 2
         step.critic[-2].weight *= steepness / wgan.gradient_norm(step.critic, half_way).mean()
-    step.generator_optimizer = torch.optim.SGD(step.generator.parameters(), 0.1)
-    step.critic_optimizer = torch.optim.SGD(step.critic.parameters(), 0.1)
+    step.generator_optimizer = torch.optim.SGD(step.generator.parameters(), 1e-3)
+    step.critic_optimizer = torch.optim.SGD(step.critic.parameters(), 1e-3)
     step.schedulers = []
     generator, critic = copy.deepcopy((step.generator, step.critic))
-    optimizers = [torch.optim.SGD(net.parameters(), 0.1) for net in (generator, critic)]
+    optimizers = [torch.optim.SGD(net.parameters(), 1e-3) for net in (generator, critic)]
     torch.manual_seed(5)
     losses = step((x,))
     torch.manual_seed(5)
@@ -199,7 +200,7 @@ def test_a_step_is_the_plain_loop(kind, steepness, share):
         assert losses[name].item() == pytest.approx(np.mean(values), rel=1e-4, abs=1e-6), name
     for ours, by_hand in ((step.critic, critic), (step.generator, generator)):
         for a, b in zip(ours.parameters(), by_hand.parameters(), strict=True):
-            assert torch.allclose(a, b, atol=1e-6)
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
 
 
 def test_fewer_points_leave_the_penalty_right_on_average():
@@ -223,7 +224,8 @@ def test_fewer_points_leave_the_penalty_right_on_average():
 
 
 def test_muon_without_momentum_moves_both_networks():
-    step, x = make_step(optimizer=functools.partial(optim.Muon, momentum=0.0), critic_rate=1e-2), torch.rand(60, *SHAPE)
+    step = make_step(optimizer=functools.partial(optim.Muon, momentum=0.0), critic_rate=1e-2)
+    x = 0.1 * torch.rand(60, *SHAPE)  # far from what the generator begins with
     before = weights(step.critic), weights(step.generator)
     first = [step((x,))["distance"] for _ in range(12)]
     assert max(first[1:]) > max(0, first[0])
@@ -472,3 +474,21 @@ def test_a_turn_by_nothing_stays_and_by_a_right_angle_is_the_other_code():
     torch.testing.assert_close(wgan.turn(z, other, 1.0), z)
     torch.testing.assert_close(wgan.turn(z, other, 0.0), other)
     assert wgan.turning_cosine(2.0, 8) == pytest.approx(1 - 4 / 16)
+
+
+def test_slopes_can_be_asked_for_anywhere_and_leave_what_they_were_asked_about_alone():
+    critic, x = Linear(torch.tensor([3.0, 4.0])), torch.rand(5, 2)
+    with torch.no_grad():
+        assert wgan.gradient_norm(critic, x).tolist() == pytest.approx([5.0] * 5)
+        assert wgan.crosstalk(critic, x) == pytest.approx(0, abs=1e-6)
+        assert wgan.steepness(nn.Identity(), x, draws=4).shape == (5,)
+    assert not x.requires_grad and critic.a.grad is None
+    assert not wgan.gradient_norm(critic, x).requires_grad
+    assert wgan.gradient_norm(critic, x, differentiable=True).requires_grad
+
+
+def test_a_step_leaves_its_batch_alone():
+    step, x = make_step(), torch.rand(6, *SHAPE)
+    before = x.clone()
+    step((x,))
+    assert torch.equal(x, before) and not x.requires_grad
