@@ -9,26 +9,22 @@ networks come in as arguments.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.distributions import (
     Distribution,
     Independent,
-    LowRankMultivariateNormal,
-    MultivariateNormal,
     Normal,
     kl_divergence,
 )
 
 from lib.nets import Shape, mlp, pixels
-from lib.train import evaluating
+from lib.train import Batches, GradientStep, History, evaluating, fit
 
 
 class LatentModel(Protocol):
@@ -335,6 +331,48 @@ def dreg_loss(model: LatentModel, x: Tensor, K: int) -> dict[str, Tensor]:
     }
 
 
+MakeStep = Callable[
+    [nn.Module, Callable[[Tensor], dict[str, Tensor]], int], GradientStep
+]
+"""A model, its loss of a batch and the number of steps to a step of training."""
+
+
+def train_binary(
+    model: nn.Module,
+    loss_fn: Callable[[nn.Module, Tensor], dict[str, Tensor]],
+    make_step: MakeStep,
+    images: Tensor,
+    passes: int,
+    batch_size: int,
+    watched: Mapping[str, Tensor],
+    probes: int = 12,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[History, Tensor]:
+    """Minimise ``loss_fn`` on uint8 images that are binarised anew in every batch.
+
+    Also returns (times, 1 + 2n): at about ``probes`` times the number of passes so far,
+    then E_q log p(x | z) and KL of each of n ``watched`` sets of binary images.
+    ``options`` go to :func:`lib.train.fit`.
+    """
+    batches = Batches(images, batch_size=min(batch_size, len(images)), seed=seed)
+    steps = passes * len(batches)
+
+    def probe() -> dict[str, float]:
+        found = {name: elbo(model, x) for name, x in watched.items()}
+        return {
+            f"{name} {kind}": term.mean().item()
+            for name, terms in found.items()
+            for kind, term in zip(("log_likelihood", "kl"), terms, strict=True)
+        }
+
+    step = make_step(model, lambda x: loss_fn(model, binarise(x)), steps)
+    every = max(1, steps // probes)
+    history = fit(step, batches, steps, probe=probe, probe_every=every, **options)
+    rows = [[p["step"] / len(batches), *list(p.values())[1:]] for p in history.probes]
+    return history, torch.tensor(rows, dtype=torch.float64)
+
+
 # --- estimates without gradients ------------------------------------------------------
 
 
@@ -453,330 +491,28 @@ def _stream(
     return Importance(counts, averages, torch.exp(2 * log_sum - log_sum_squares))
 
 
-def active_units(model: LatentModel, x: Tensor, batch: int = 500) -> Tensor:
-    """Var_x(E_q[z_d | x]), (N, …) -> (D,): how much each latent's posterior mean
-    depends on the image.
+def kl_per_dimension(model: LatentModel, x: Tensor, batch: int = 500) -> Tensor:
+    """KL(q(z_d | x) ‖ N(0, 1)) of each latent, averaged over images (N, …) -> (D,), in
+    nats.
 
-    Burda et al. (2016), section 5, call a unit active above 0.01; the others have
-    collapsed to the prior.
+    For a standard normal prior. A latent whose KL is 0 has collapsed: q is the prior
+    there, whatever the image, and the decoder never hears of it.
     """
     with evaluating(model):
-        return torch.cat([model.posterior(part).mean for part in x.split(batch)]).var(0)
+        total = torch.zeros(())
+        for part in x.split(batch):
+            normal = model.posterior(part).base_dist
+            standard = Normal(torch.zeros_like(normal.mean), 1.0)
+            total = total + kl_divergence(normal, standard).sum(0)
+    return total / len(x)
 
 
-# --- annealed importance sampling -----------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Path:
-    """A way from a distribution that is easy to sample, q(z | x) or p(z), to the
-    posterior p(z | x).
-
-    f_b(z) = start(z)^(1 − b) · p(x, z)^b for b in ``betas``, 0 to 1. ``step_sizes`` (T
-    − 1, B) are those of Hamiltonian Monte Carlo at each b in between, ``leapfrog`` its
-    steps, ``acceptance`` (T − 1,) the fraction of proposals that was accepted while
-    they were tuned.
+def as_they_come(log_w: Tensor, marks: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Of samples drawn one after the other, log-weights (K, B), after each number in
+    ``marks``: the estimate of log p(x) and the largest weight's share of the sum, (len,
+    B) each.
     """
-
-    betas: Tensor
-    leapfrog: int
-    from_prior: bool
-    step_sizes: Tensor
-    acceptance: Tensor
-
-
-def tune(
-    model: LatentModel,
-    x: Tensor,
-    temperatures: int,
-    leapfrog: int = 5,
-    from_prior: bool = False,
-    chains: int = 4,
-    target: float = 0.65,
-) -> Path:
-    """Find step sizes in a trial run of ``temperatures`` intervals, adapting each
-    image's to accept ``target``.
-
-    The estimates then run with these sizes *fixed*. Adapting while estimating would
-    make a move depend on the chain's past, and the mean weight would no longer be p(x)
-    exactly.
-
-    Raises ValueError for fewer than one temperature, leapfrog step or chain.
-    """
-    for name, value in (
-        ("temperatures", temperatures),
-        ("leapfrog", leapfrog),
-        ("chains", chains),
-    ):
-        if value < 1:
-            raise ValueError(f"{name}={value}: at least 1 is wanted.")
-    betas = torch.linspace(0, 1, temperatures + 1, dtype=torch.float64).tolist()
-    start = _start(model, x, from_prior)
-    sizes = torch.full((temperatures - 1, len(x)), 0.3, device=x.device)
-    trial = _anneal(
-        model, x, start, start.sample((chains,)), betas, sizes, leapfrog, target
-    )
-    return Path(
-        torch.tensor(betas), leapfrog, from_prior, trial.step_sizes, trial.acceptance
-    )
-
-
-def annealed_lower(model: LatentModel, x: Tensor, path: Path, chains: int) -> Tensor:
-    """Annealed importance sampling of log p(x) with ``chains`` chains an image
-    (Neal, 2001), (B,).
-
-    Like importance sampling a lower bound in expectation, and the same thing when the
-    path has one interval.
-    """
-    start = _start(model, x, path.from_prior)
-    z = start.sample((chains,))
-    return log_mean_exp(
-        _anneal(
-            model, x, start, z, path.betas.tolist(), path.step_sizes, path.leapfrog
-        ).log_w
-    )
-
-
-def annealed_upper(
-    model: LatentModel, x: Tensor, z: Tensor, path: Path, chains: int
-) -> Tensor:
-    """The reverse chain, from an exact posterior sample z (B, D) of each image down to
-    the start, (B,).
-
-    Its weights average to 1/p(x), so minus their log is an upper bound in expectation
-    (Grosse et al., 2015). Exact posterior samples are known for images that the model
-    made itself: z, then x ~ p(x | z).
-    """
-    start = _start(model, x, path.from_prior)
-    z = z.expand(chains, *z.shape)
-    betas, step_sizes = path.betas.flip(0).tolist(), path.step_sizes.flip(0)
-    return -log_mean_exp(
-        _anneal(model, x, start, z, betas, step_sizes, path.leapfrog).log_w
-    )
-
-
-def _start(model: LatentModel, x: Tensor, from_prior: bool) -> Distribution:
-    with evaluating(model):
-        return model.prior.expand((len(x),)) if from_prior else model.posterior(x)
-
-
-class _Annealed(NamedTuple):
-    """Log-weights (K, B) and last states (K, B, D) of the chains; step sizes (T − 1,
-    B); acceptance (T − 1,).
-    """
-
-    log_w: Tensor
-    z: Tensor
-    step_sizes: Tensor
-    acceptance: Tensor
-
-
-def _anneal(
-    model: LatentModel,
-    x: Tensor,
-    start: Distribution,
-    z: Tensor,
-    betas: Sequence[float],
-    step_sizes: Tensor,
-    leapfrog: int,
-    target: float | None = None,
-) -> _Annealed:
-    """Run chains that begin at z (K, B, D) through all ``betas``.
-
-    Between two betas the weight changes by the ratio of the two densities at the same
-    z; then z moves by Hamiltonian Monte Carlo in the way that leaves the second
-    invariant. With ``target``, sizes adapt.
-    """
-    scale = start.stddev
-    used, acceptance = step_sizes.clone(), []
-    with evaluating(model):
-        here = _evaluate(model, x, start, z)
-        log_w = torch.zeros_like(here.log_p)
-        for t, (before, beta) in enumerate(itertools.pairwise(betas)):
-            log_w = log_w + (beta - before) * (here.log_p - here.log_start)
-            if t == len(step_sizes):
-                break
-            there, probability = _hamiltonian_move(
-                model, x, start, here, beta, used[t][:, None] * scale, leapfrog
-            )
-            accepted = torch.rand_like(probability) < probability
-            here = _Point(
-                *(
-                    _choose(accepted, new, old)
-                    for new, old in zip(there, here, strict=True)
-                )
-            )
-            acceptance.append(probability.mean())
-            if target is not None and t + 1 < len(used):
-                used[t + 1 :] = used[t] * torch.exp(
-                    0.4 * (probability.mean(0) - target)
-                )
-    return _Annealed(
-        log_w, here.z, used, torch.stack(acceptance) if acceptance else torch.zeros(0)
-    )
-
-
-class _Point(NamedTuple):
-    """Where chains are: z (K, B, D), both log-densities there (K, B) and their
-    gradients (K, B, D).
-    """
-
-    z: Tensor
-    log_start: Tensor
-    log_p: Tensor
-    grad_start: Tensor
-    grad_p: Tensor
-
-    def density(self, beta: float) -> Tensor:
-        return (1 - beta) * self.log_start + beta * self.log_p
-
-    def gradient(self, beta: float) -> Tensor:
-        return (1 - beta) * self.grad_start + beta * self.grad_p
-
-
-def _evaluate(model: LatentModel, x: Tensor, start: Distribution, z: Tensor) -> _Point:
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        log_start, log_p = start.log_prob(z), log_joint(model, x, z)
-        gradients = [
-            torch.autograd.grad(density.sum(), z)[0] for density in (log_start, log_p)
-        ]
-    return _Point(z.detach(), log_start.detach(), log_p.detach(), *gradients)
-
-
-def _hamiltonian_move(
-    model: LatentModel,
-    x: Tensor,
-    start: Distribution,
-    here: _Point,
-    beta: float,
-    size: Tensor,
-    leapfrog: int,
-) -> tuple[_Point, Tensor]:
-    """The proposal of one trajectory (Neal, 2011, section 5.3.2) and the probability
-    (K, B) to accept it.
-
-    ``size`` (B, D) is the step of each coordinate: a step size times the scale at the
-    start, which is a mass matrix without the matrix.
-    """
-    momentum = torch.randn_like(here.z)
-    energy = -here.density(beta) + 0.5 * (momentum**2).sum(-1)
-    there = here
-    for _ in range(leapfrog):
-        momentum = momentum + 0.5 * size * there.gradient(beta)
-        there = _evaluate(model, x, start, there.z + size * momentum)
-        momentum = momentum + 0.5 * size * there.gradient(beta)
-    change = -there.density(beta) + 0.5 * (momentum**2).sum(-1) - energy
-    # A trajectory that left the range of floating point is refused, not accepted as
-    # nan.
-    return there, torch.exp(-change).clamp(max=1).nan_to_num(0)
-
-
-def _choose(accepted: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(
-        accepted if new.dim() == accepted.dim() else accepted.unsqueeze(-1), new, old
-    )
-
-
-# --- the exact case -------------------------------------------------------------------
-
-
-class LinearGaussian(nn.Module):
-    """Probabilistic PCA: z ~ N(0, I), x ~ N(mean + W z, sigma² I), where log p(x) is
-    known (Tipping and Bishop, 1999).
-
-    ``mean`` (P,) and ``weight`` (P, D), in double precision if they are. ``posterior``
-    is the exact one; ``mean_field`` the best with a diagonal covariance, which is what
-    a VAE's encoder could at most give.
-    """
-
-    def __init__(self, mean: Tensor, weight: Tensor, sigma: float) -> None:
-        super().__init__()
-        if weight.dim() != 2 or mean.shape != weight.shape[:1]:
-            raise ValueError(
-                f"mean {tuple(mean.shape)} and weight {tuple(weight.shape)}: (P,) and "
-                "(P, D) are wanted."
-            )
-        if sigma <= 0:
-            raise ValueError(f"sigma={sigma}: a standard deviation above 0 is wanted.")
-        self.sigma = sigma
-        identity = torch.eye(weight.shape[1]).to(weight)
-        self.register_buffer("mean", mean)
-        self.register_buffer("weight", weight)
-        self.register_buffer("precision", weight.T @ weight / sigma**2 + identity)
-
-    @classmethod
-    def from_pca(cls, pca: PCA, turn: Tensor | None = None) -> "LinearGaussian":
-        """The maximum-likelihood model that scikit-learn's PCA fitted, in double
-        precision.
-
-        ``turn`` (D, D), orthogonal, turns the latent axes: p(x) stays what it is, the
-        posterior's covariance turns with them.
-        """
-        scale = np.sqrt(pca.explained_variance_ - pca.noise_variance_)
-        weight = torch.from_numpy(pca.components_.T * scale).double()
-        weight = weight if turn is None else weight @ turn.to(weight)
-        return cls(
-            torch.from_numpy(pca.mean_).double(), weight, math.sqrt(pca.noise_variance_)
-        )
-
-    @property
-    def prior(self) -> Independent:
-        """N(0, I), event (D,)."""
-        origin = torch.zeros_like(self.weight[0])
-        return Independent(
-            Normal(origin, torch.ones_like(origin), validate_args=False), 1
-        )
-
-    def marginal(self) -> LowRankMultivariateNormal:
-        """p(x) = N(mean, W Wᵀ + sigma² I), event (P,): its log_prob is the truth."""
-        return LowRankMultivariateNormal(
-            self.mean, self.weight, torch.full_like(self.mean, self.sigma**2)
-        )
-
-    def posterior(self, x: Tensor) -> MultivariateNormal:
-        """p(z | x) = N(m, Λ⁻¹) with Λ = I + WᵀW/sigma² and m = Λ⁻¹ Wᵀ (x −
-        mean)/sigma², for x (B, P).
-        """
-        return MultivariateNormal(
-            self._posterior_mean(x),
-            precision_matrix=self.precision,
-            validate_args=False,
-        )
-
-    def mean_field(self, x: Tensor) -> Independent:
-        """The diagonal q that is closest in KL(q ‖ p(z | x)): the same mean m,
-        variances 1/Λ_dd.
-        """
-        m = self._posterior_mean(x)
-        return Independent(
-            Normal(
-                m, self.precision.diagonal().rsqrt().expand_as(m), validate_args=False
-            ),
-            1,
-        )
-
-    def _posterior_mean(self, x: Tensor) -> Tensor:
-        pull = (x - self.mean) @ self.weight / self.sigma**2
-        return torch.linalg.solve(self.precision, pull.T).T
-
-    def mean_field_gap(self) -> Tensor:
-        """KL(mean_field ‖ posterior) = ½ (Σ_d log Λ_dd − log det Λ): its ELBO's
-        distance below every log p(x).
-        """
-        return 0.5 * (
-            self.precision.diagonal().log().sum() - torch.logdet(self.precision)
-        )
-
-    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x | z) for x (B, P) and z (K, B, D), shape (K, B), in nats."""
-        return (
-            Normal(self.mean + z @ self.weight.T, self.sigma, validate_args=False)
-            .log_prob(x)
-            .sum(-1)
-        )
-
-    def sample(self, count: int) -> tuple[Tensor, Tensor]:
-        """z ~ p(z) (count, D), and x ~ p(x | z) (count, P)."""
-        z = self.prior.sample((count,))
-        return z, Normal(self.mean + z @ self.weight.T, self.sigma).sample()
+    rows = torch.as_tensor(marks) - 1
+    total = log_w.logcumsumexp(0)[rows]
+    share = (log_w.cummax(0).values[rows] - total).exp()
+    return total - (rows + 1).log()[:, None].to(total), share

@@ -41,16 +41,22 @@ def mlp_decoder(latent_dim: int, hidden: Sequence[int], shape: Shape) -> nn.Sequ
 
 
 def conv_encoder(
-    shape: Shape, width: int, out: int, activation: type[nn.Module] = nn.ReLU
+    shape: Shape,
+    width: int,
+    out: int,
+    activation: type[nn.Module] = nn.ReLU,
+    blocks: int = 0,
 ) -> nn.Sequential:
-    """Images (B, C, H, W) to (B, out): two strided convolutions, then two linear
-    layers.
+    """Images (B, C, H, W) to (B, out): two strided convolutions, each with so many
+    residual ``blocks`` behind it, then two linear layers.
     """
     channels, side = shape[0], _quarter(shape)
     return nn.Sequential(
         nn.Conv2d(channels, width, 4, stride=2, padding=1),  # (B, width, H/2, W/2)
+        *(ResidualBlock(width) for _ in range(blocks)),
         activation(),
         nn.Conv2d(width, 2 * width, 4, stride=2, padding=1),  # (B, 2 width, H/4, W/4)
+        *(ResidualBlock(2 * width) for _ in range(blocks)),
         activation(),
         nn.Flatten(),
         nn.Linear(2 * width * side * side, 8 * width),
@@ -60,7 +66,11 @@ def conv_encoder(
 
 
 def conv_decoder(
-    latent_dim: int, width: int, shape: Shape, activation: type[nn.Module] = nn.ReLU
+    latent_dim: int,
+    width: int,
+    shape: Shape,
+    activation: type[nn.Module] = nn.ReLU,
+    blocks: int = 0,
 ) -> nn.Sequential:
     """Codes (B, latent_dim) to logits (B, C, H, W): the mirror image of
     :func:`conv_encoder`.
@@ -70,9 +80,11 @@ def conv_decoder(
         nn.Linear(latent_dim, 8 * width),
         activation(),
         nn.Linear(8 * width, 2 * width * side * side),
-        activation(),
         nn.Unflatten(1, (2 * width, side, side)),
+        *(ResidualBlock(2 * width) for _ in range(blocks)),
+        activation(),
         nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1),
+        *(ResidualBlock(width) for _ in range(blocks)),
         activation(),
         nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),
     )

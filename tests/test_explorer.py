@@ -77,7 +77,21 @@ def a_map(**changes):
     return explorer.scatter(**{**given, **changes})
 
 
-MAKERS = [a_plane, strips, a_map]
+def some_draws(**changes):
+    given = {
+        "images": images(3, 1, 4, 4),
+        "counts": torch.tensor([1, 10]),
+        "estimates": torch.tensor([[-92.0, -80.126, -71.0], [-90.0, -80.0, -70.0]]),
+        "shares": torch.tensor([[1.0, 1.0, 1.0], [0.25, 0.5, 0.1256]]),
+        "bounds": torch.tensor([-91.0, -81.0, -71.0]),
+        "names": ("ELBO", "last"),
+        "unit": "nats",
+        "title": "Draws",
+    }
+    return explorer.draws(**{**given, **changes})
+
+
+MAKERS = [a_plane, strips, a_map, some_draws]
 
 
 # --- what is on the page ---------------------------------------------------------------------------
@@ -101,7 +115,7 @@ def test_the_same_arrays_give_the_same_bytes_and_others_another_mark(make):
 @pytest.mark.parametrize("make", MAKERS)
 def test_without_a_script_there_is_a_still_image_with_a_description(make):
     before, *_ = make().html.split("<script")
-    assert re.search(r'alt="(A plane|Strips|A map): [^"]{10,}"', before)
+    assert re.search(r'alt="(A plane|Strips|A map|Draws): [^"]{10,}"', before)
     assert np.asarray(still_of(make()).convert("L")).std() > 1
     assert 'data-lm-suppress-shortcuts="true"' in before, "JupyterLab would take the arrow keys"
 
@@ -191,6 +205,13 @@ def test_positions_and_numbers_are_rounded_for_readers():
     assert data["positions"] == [-3, 0, 3]
     assert data["numbers"] == [[0.123, 2, -3], [1, 2, 3]]
     assert data_of(strips(numbers=None))["numbers"] is None
+
+
+def test_draws_hold_how_far_estimates_are_above_their_bounds():
+    data = data_of(some_draws())
+    assert data["rises"] == [[-1.0, 0.87, 0.0], [1.0, 1.0, 1.0]]
+    assert data["shares"][1] == [0.25, 0.5, 0.126]
+    assert (data["counts"], data["bounds"], data["names"]) == ([1, 10], [-91.0, -81.0, -71.0], ["ELBO", "last"])
 
 
 def test_nearest_agrees_with_scikit_learn_and_never_names_the_point_itself():
@@ -287,6 +308,8 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
         ),
         (strips, {"numbers": {"up": [1, 2], "down": [1, 2]}}, "numbers must hold 3"),
         (a_map, {"images": images(2, 1, 4, 4)}, "3 points and 2 images"),
+        (some_draws, {"images": images(2, 1, 4, 4)}, r"\(2, 2\) and bounds \(2,\) are wanted for 2 images"),
+        (some_draws, {"counts": [1, 2, 3]}, r"estimates and shares \(3, 3\)"),
         (
             a_map,
             {"neighbours": torch.zeros(3, 1)},

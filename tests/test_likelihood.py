@@ -1,14 +1,15 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from sklearn.decomposition import PCA
 from torch import nn
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal, kl_divergence
 
-from lib import likelihood, nets
-from lib.likelihood import BernoulliVAE, Flow, LinearGaussian, annealed_lower, annealed_upper, importance_sampling, tune
+from lib import likelihood, nets, optim
+from lib.likelihood import BernoulliVAE, Flow, importance_sampling
+from lib.linear_gaussian import LinearGaussian
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,6 @@ def test_pixels_that_are_not_binary_are_refused_everywhere(x):
         lambda: likelihood.dreg_loss(vae, x, 2),
         lambda: likelihood.elbo(vae, x),
         lambda: importance_sampling(vae, x, 2),
-        lambda: tune(vae, x, 3),
     ):
         with pytest.raises(ValueError, match=r"outside \{0, 1\}"):
             use()
@@ -244,8 +244,7 @@ def test_evaluation_leaves_dropout_and_training_mode_alone():
     x, before = binary_images(4), {k: v.clone() for k, v in vae.state_dict().items()}
     likelihood.elbo(vae, x)
     importance_sampling(vae, x, 10)
-    annealed_lower(vae, x, tune(vae, x, 3, chains=2), 2)
-    likelihood.active_units(vae, x)
+    likelihood.kl_per_dimension(vae, x)
     assert vae.training
     assert decoder[1].training
     assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
@@ -326,13 +325,22 @@ def test_dreg_of_one_sample_vanishes_at_the_exact_posterior():
     assert stretch.grad.abs().max() > 1e-3
 
 
-def test_active_units_are_those_that_depend_on_the_image():
-    vae, x = tiny_vae(), binary_images(200)
-    with torch.no_grad():
-        vae.encoder[-1].weight[1] = 0  # the mean of the second latent
-    active = likelihood.active_units(vae, x, batch=64) > 0.01
-    assert active.tolist() == [True, False, True]
-    torch.testing.assert_close(likelihood.active_units(vae, x), vae.posterior(x).mean.var(0).detach())
+def test_the_kl_of_each_dimension_is_torchs_averaged_over_images_and_sums_to_the_whole():
+    vae, x = tiny_vae(), binary_images(30)
+    found = likelihood.kl_per_dimension(vae, x, batch=7)
+    q = vae.posterior(x).base_dist
+    expected = kl_divergence(Normal(q.mean, q.stddev), Normal(torch.zeros(3), torch.ones(3))).mean(0)
+    torch.testing.assert_close(found, expected.detach())
+    torch.testing.assert_close(found.sum(), likelihood.elbo(vae, x)[1].mean())
+
+
+def test_a_collapsed_dimension_has_a_kl_of_nothing():
+    vae, x = tiny_vae(), binary_images(30)
+    with torch.no_grad():  # mean and log-variance of the second latent are 0, whatever the image
+        for row in (1, 4):
+            vae.encoder[-1].weight[row] = vae.encoder[-1].bias[row] = 0
+    found = likelihood.kl_per_dimension(vae, x)
+    assert found[1].abs() < 1e-6 and (found[[0, 2]] > 0.01).all()
 
 
 def test_the_encoders_second_half_is_the_log_of_the_variance():
@@ -345,12 +353,66 @@ def test_the_encoders_second_half_is_the_log_of_the_variance():
     torch.testing.assert_close(q.stddev, torch.tensor([2.0, 1.0, 0.5]).expand(4, 3))
 
 
-def test_active_units_are_judged_without_dropout():
+def test_the_kl_of_each_dimension_is_judged_without_dropout():
     encoder = nn.Sequential(nn.Dropout(0.5), nets.mlp_encoder((1, 4, 4), [8], 6))
     vae, x = BernoulliVAE(encoder, nets.mlp_decoder(3, [8], (1, 4, 4)), 3, (1, 4, 4)).train(), binary_images(20)
-    found = likelihood.active_units(vae, x)
-    vae.eval()
-    torch.testing.assert_close(found, vae.posterior(x).mean.var(0).detach())
+    torch.testing.assert_close(*(likelihood.kl_per_dimension(vae, x) for _ in range(2)))
+
+
+def test_samples_as_they_come_give_the_estimate_of_the_first_so_many_and_the_largest_share():
+    log_w = 3 * torch.randn(40, 5, dtype=torch.float64) - 900
+    estimate, share = likelihood.as_they_come(log_w, [1, 3, 40])
+    for row, k in enumerate([1, 3, 40]):
+        torch.testing.assert_close(estimate[row], likelihood.log_mean_exp(log_w[:k]))
+        torch.testing.assert_close(share[row], torch.softmax(log_w[:k], 0).amax(0))
+    torch.testing.assert_close(share[0], torch.ones(5, dtype=torch.float64))
+
+
+# --- training on binary images ---------------------------------------------------------------------
+
+
+def train_few(passes=2, **changes):
+    vae, images = tiny_vae(), (255 * torch.rand(40, 1, 4, 4)).byte()
+    seen = []
+
+    def loss_fn(model, x):
+        seen.append(x)
+        return likelihood.elbo_loss(model, x)
+
+    watched = {"some": binary_images(10), "others": binary_images(6)}
+    given = {"images": images, "passes": passes, "batch_size": 16, "watched": watched, "probes": 3}
+    history, curve = likelihood.train_binary(vae, loss_fn, adam_one_cycle_at, **{**given, **changes})
+    return vae, images, seen, watched, history, curve
+
+
+def adam_one_cycle_at(model, loss_fn, steps):
+    return optim.adam_one_cycle(model, loss_fn, steps, 1e-3)
+
+
+def test_training_sees_binary_images_drawn_anew_with_the_grey_level_as_probability():
+    _, images, seen, *_ = train_few(passes=200, batch_size=40)
+    assert all(((x == 0) | (x == 1)).all() for x in seen)
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
+    mean = torch.stack([x.mean() for x in seen]).mean()
+    # 200 · 640 pixels, each with a variance of at most 1/4
+    assert (mean - images.float().mean() / 255).abs() < 4.5 * 0.5 / math.sqrt(200 * 640)
+
+
+def test_what_is_watched_in_training_are_both_terms_of_the_elbo_of_each_set():
+    vae, _, _, watched, history, curve = train_few()
+    assert len(history) == 6  # 40 images in batches of 16: three steps a pass
+    assert curve.shape == (3, 5)
+    torch.testing.assert_close(curve[:, 0], torch.tensor([2, 4, 6], dtype=torch.float64) / 3)
+    for column, x in zip((1, 3), watched.values(), strict=True):
+        kl = likelihood.elbo(vae, x)[1].mean()  # closed form, and so the same in every draw
+        assert curve[-1, column + 1].item() == pytest.approx(kl.item(), rel=1e-5)
+        draws = torch.stack([likelihood.elbo(vae, x)[0].mean() for _ in range(50)])
+        assert abs(curve[-1, column] - draws.mean()) < 5 * draws.std()
+
+
+def test_a_batch_may_be_asked_for_that_is_larger_than_the_set():
+    *_, history, _ = train_few(batch_size=1000)
+    assert len(history) == 2
 
 
 # --- a prior that learns ---------------------------------------------------------------------------
@@ -406,157 +468,3 @@ def test_estimates_with_a_flow_prior_agree_with_each_other():
     reconstruction, kl = likelihood.elbo(vae, x.repeat(100, 1, 1, 1))
     one_by_one = (reconstruction - kl).view(100, 40)
     assert ((one_by_one.mean(0) - sampled.elbo).abs() < 4.5 * one_by_one.std(0) / 10 + 0.1).all()
-    for from_prior in (True, False):
-        annealed = annealed_lower(vae, x, tune(vae, x, 40, leapfrog=3, from_prior=from_prior), chains=20)
-        assert (annealed - sampled.log_p).mean().abs() < 0.2
-
-
-# --- annealed importance sampling ------------------------------------------------------------------
-
-
-def test_one_interval_from_the_posterior_is_importance_sampling():
-    vae, x = tiny_vae(), binary_images(5)
-    path = tune(vae, x, temperatures=1)
-    torch.manual_seed(6)
-    annealed = annealed_lower(vae, x, path, chains=30)
-    torch.manual_seed(6)
-    with torch.no_grad():
-        weights = likelihood.log_weights(vae, x, 30)
-    torch.testing.assert_close(annealed, likelihood.log_mean_exp(weights))
-
-
-@pytest.mark.parametrize(("from_prior", "width"), [(True, 3.0), (False, 0.5)])
-def test_annealing_brackets_the_truth_within_two_standard_errors(from_prior, width):
-    model = linear_model()
-    model.posterior = model.mean_field  # start from the wrong posterior
-    z, x = model.sample(100)
-    truth = model.marginal().log_prob(x)
-    path = tune(model, x, temperatures=40, leapfrog=3, from_prior=from_prior)
-    below = annealed_lower(model, x, path, chains=4) - truth
-    above = annealed_upper(model, x, z, path, chains=4) - truth
-    error = [gap.std().item() / math.sqrt(100) for gap in (below, above)]
-    assert below.mean() <= 2 * error[0]
-    assert above.mean() >= -2 * error[1]
-    assert above.mean() - below.mean() < width
-    assert 0.3 < path.acceptance.mean() < 0.95
-
-
-def test_annealed_weights_average_to_the_likelihood_whatever_the_step_size():
-    """E[w] = p(x) exactly and E[1/w] = 1/p(x) in reverse, well tuned or not: a wrong acceptance rule breaks it."""
-    model = LinearGaussian(torch.zeros(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64), 0.8)
-    _, x = model.sample(1)
-    truth = model.marginal().log_prob(x).item()
-    chains = 20_000
-    for size in (0.2, 1.2):
-        path = tune(model, x, temperatures=4, leapfrog=2, from_prior=True)
-        path.step_sizes.fill_(size)
-        # Each mean of 20,000 bounded weights is known to about 1 %.
-        assert annealed_lower(model, x, path, chains).item() == pytest.approx(truth, abs=0.05)
-        exact = model.posterior(x).sample((chains,))
-        many = annealed_upper(model, x.expand(chains, -1), exact[:, 0], _stretched(path, chains), 1)
-        assert -likelihood.log_mean_exp(-many).item() == pytest.approx(truth, abs=0.05)
-
-
-def _stretched(path: likelihood.Path, count: int) -> likelihood.Path:
-    return likelihood.Path(
-        path.betas, path.leapfrog, path.from_prior, path.step_sizes.expand(-1, count), path.acceptance
-    )
-
-
-def test_one_interval_from_the_prior_is_its_own_weight_in_both_directions():
-    """T = 1: log p(x, z) − log p(z) = log p(x | z), and the reverse chain begins and ends at the z it is given."""
-    vae, x = tiny_vae(), binary_images(5)
-    path = tune(vae, x, temperatures=1, from_prior=True)
-    z = torch.randn(5, 3)
-    with torch.no_grad():
-        expected = vae.log_likelihood(x, z[None])[0]
-    torch.testing.assert_close(annealed_upper(vae, x, z, path, chains=2), expected)
-
-
-def test_step_sizes_suit_each_image_on_its_own():
-    class TwoWidths(nn.Module):
-        """p(z | x) about as wide as x: one image wants steps a hundred times smaller than the other."""
-
-        prior = Independent(Normal(torch.zeros(1), torch.ones(1)), 1)
-
-        def posterior(self, x):
-            return self.prior.expand((len(x),))
-
-        def log_likelihood(self, x, z):
-            return -0.5 * (z / x).square().sum(-1)
-
-    path = tune(TwoWidths(), torch.tensor([[0.01], [1.0]]), temperatures=40, chains=20)
-    narrow, wide = path.step_sizes[-1].tolist()
-    assert narrow < 0.2 * wide
-
-
-def test_annealing_is_tighter_than_importance_sampling_from_a_poor_start():
-    model = linear_model(dim=8, pixels=40)
-    model.posterior = lambda x: model.prior.expand((len(x),))
-    _, x = model.sample(20)
-    truth = model.marginal().log_prob(x)
-    path = tune(model, x, temperatures=50, leapfrog=3)
-    annealed = annealed_lower(model, x, path, chains=2)
-    sampled = importance_sampling(model, x, 2 * 50 * 3).log_p  # as many evaluations
-    assert (truth - annealed).mean() < 0.5 * (truth - sampled).mean()
-
-
-def test_hamiltonian_moves_leave_their_target_alone():
-    """Chains that begin at exact posterior samples must still be distributed like them after many moves."""
-    model = LinearGaussian(torch.zeros(3, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64), 0.5)
-    _, x = model.sample(1)
-    posterior = model.posterior(x)
-    z = posterior.sample((4000,))
-    sizes = torch.full((10, 1), 0.9)
-    moved = likelihood._anneal(model, x, posterior, z, [1.0] * 12, sizes, leapfrog=3)
-    assert moved.log_w.abs().max() < 1e-9
-    assert 0.2 < moved.acceptance.mean() < 0.999
-    # Means of 4,000 samples within 4.5 standard errors, variances (known to 2 %) within 10 %.
-    sigma = posterior.stddev[0]
-    assert ((moved.z[:, 0].mean(0) - posterior.mean[0]).abs() < 4.5 * sigma / math.sqrt(4000)).all()
-    torch.testing.assert_close(moved.z[:, 0].T.cov(), posterior.covariance_matrix[0], rtol=0.1, atol=0.01)
-    assert (moved.z - z).abs().mean() > 0.3 * sigma.mean()  # and they did move
-
-
-@pytest.mark.parametrize("argument", ["temperatures", "leapfrog", "chains"])
-def test_paths_of_nothing_are_refused(argument):
-    with pytest.raises(ValueError, match=f"{argument}=0"):
-        tune(tiny_vae(), binary_images(2), **{"temperatures": 3, argument: 0})
-
-
-# --- the exact case --------------------------------------------------------------------------------
-
-
-def test_linear_gaussian_is_the_probabilistic_pca_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    data = rng.normal(size=(300, 3)) @ rng.normal(size=(3, 10)) + 0.3 * rng.normal(size=(300, 10))
-    pca = PCA(3).fit(data)
-    model = LinearGaussian.from_pca(pca)
-    x = torch.tensor(data[:20])
-    np.testing.assert_allclose(model.marginal().log_prob(x), pca.score_samples(data[:20]), rtol=1e-9)
-
-
-def test_turning_the_latent_axes_changes_the_mean_field_gap_and_nothing_else():
-    rng = np.random.default_rng(0)
-    pca = PCA(3).fit(rng.normal(size=(200, 8)) * np.arange(1, 9))
-    turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
-    straight, turned = LinearGaussian.from_pca(pca), LinearGaussian.from_pca(pca, turn)
-    x = torch.randn(5, 8, dtype=torch.float64)
-    torch.testing.assert_close(straight.marginal().log_prob(x), turned.marginal().log_prob(x))
-    assert straight.mean_field_gap().abs() < 1e-9
-    assert turned.mean_field_gap() > 0.01
-
-
-def test_linear_gaussian_samples_follow_its_marginal():
-    model = linear_model(dim=2, pixels=3)
-    _, x = model.sample(200_000)
-    covariance = model.weight @ model.weight.T + 0.7**2 * torch.eye(3, dtype=torch.float64)
-    torch.testing.assert_close(x.T.cov(), covariance, rtol=0.03, atol=0.03)
-    torch.testing.assert_close(x.mean(0), model.mean, rtol=0, atol=0.03)
-
-
-def test_a_linear_model_of_wrong_sizes_is_refused():
-    with pytest.raises(ValueError, match="wanted"):
-        LinearGaussian(torch.zeros(3), torch.zeros(4, 2), 1.0)
-    with pytest.raises(ValueError, match="sigma"):
-        LinearGaussian(torch.zeros(4), torch.zeros(4, 2), 0.0)

@@ -18,6 +18,22 @@ def test_networks_fit_their_images(shape):
     assert nets.Classifier(shape, 7, 4)(x).shape == (4, 7)
 
 
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_residual_blocks_come_behind_each_convolution_and_begin_as_the_network_without_them(blocks):
+    x, z = torch.rand(4, 1, 28, 28), torch.randn(4, 5)
+    for make, given in (
+        (lambda n: nets.conv_encoder((1, 28, 28), 4, 6, nn.ELU, n), x),
+        (lambda n: nets.conv_decoder(5, 4, (1, 28, 28), nn.ELU, n), z),
+    ):
+        plain, deep = make(0), make(blocks)
+        kinds = [type(layer) for layer in deep]
+        assert kinds.count(nets.ResidualBlock) == 2 * blocks
+        weights = [layer for layer in deep if not isinstance(layer, nets.ResidualBlock)]
+        for ours, theirs in zip(plain, weights, strict=True):
+            ours.load_state_dict(theirs.state_dict())
+        torch.testing.assert_close(deep(given), plain(given))
+
+
 @pytest.mark.parametrize("shape", [(1, 30, 30), (1, 28, 32)])
 def test_sides_that_cannot_be_halved_twice_are_refused(shape):
     with pytest.raises(ValueError, match="divisible by 4"):

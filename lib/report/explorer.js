@@ -402,6 +402,56 @@
     show(chosen);
   };
 
+  // --- draws: estimates that settle as samples come -----------------------------------------------
+
+  const draws = (data, sprite, box) => {
+    const last = data.counts.length - 1;
+    const all = data.rises.flat();
+    const [low, high] = [Math.min(0, ...all), Math.max(0, ...all)];
+    const left = (value) => `${(100 * (value - low)) / (high - low || 1)}%`;
+    const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+    const items = data.bounds.map((bound, i) => {
+      const image = tile(data);
+      draw(image.getContext("2d"), data, sprite, i);
+      const marks = ["bound", "goal", "dot"].map((name) => make("i", { class: name }));
+      marks[0].style.left = left(0);
+      marks[1].style.left = left(data.rises[last][i]);
+      const value = make("span", { class: "value" });
+      return { image, dot: marks[2], value, item: make("li", {}, image, make("div", { class: "track", "aria-hidden": "true" }, ...marks), value) };
+    });
+    const readout = make("p", { role: "status" });
+    const slider = make("input", { type: "range", min: "0", max: String(last), step: "1", value: "0", "aria-label": "Number of samples" });
+    const more = make("button", { type: "button", class: "more" }, "Draw more samples");
+    const show = () => {
+      const at = Number(slider.value);
+      const count = data.counts[at].toLocaleString("en");
+      items.forEach(({ dot, value }, i) => {
+        dot.style.left = left(data.rises[at][i]);
+        value.textContent = `${number(data.bounds[i] + data.rises[at][i], 1)}, ${number(100 * data.shares[at][i], 0)}%`;
+      });
+      const rise = average(data.rises[at]);
+      readout.textContent =
+        `${count} ${data.counts[at] === 1 ? "sample" : "samples"} per image. On average the estimate is ${number(Math.abs(rise), 2)} ${data.unit} ` +
+        `${rise < 0 ? "below" : "above"} the ${data.names[0]}, and the largest weight has ${number(100 * average(data.shares[at]), 0)}% of the sum.`;
+      slider.setAttribute("aria-valuetext", `${count} samples`);
+      more.disabled = at === last;
+    };
+    slider.addEventListener("input", show);
+    // The browser moves the slider; nobody else is to hear of it.
+    slider.addEventListener("keydown", (event) => event.key in ARROWS && event.stopPropagation());
+    more.addEventListener("click", () => {
+      slider.value = String(Number(slider.value) + 1);
+      show();
+    });
+    box.append(
+      make("div", { class: "controls" }, more, slider),
+      readout,
+      make("ul", { class: "draws" }, ...items.map(({ item }) => item)),
+      make("p", { class: "help" }, `Line: ${data.names[0]}. Triangle: ${data.names[1]}. Dot: the estimate, whose value stands below with the largest weight’s share.`),
+    );
+    show();
+  };
+
   // --- player: frames to play, pause and scrub ----------------------------------------------------
 
   const framesOf = async (data) => {
@@ -503,7 +553,7 @@
 
   // --- start --------------------------------------------------------------------------------------
 
-  const KINDS = { plane, strips, scatter, player, drawing };
+  const KINDS = { plane, strips, scatter, draws, player, drawing };
 
   const start = async (host) => {
     const mark = host.dataset.explorer;

@@ -218,6 +218,57 @@ def scatter(
     return embed.build(title, data | tiles, _uris(sprite), *still, alt, limit)
 
 
+def draws(
+    images: Any,
+    counts: Sequence[int],
+    estimates: Any,
+    shares: Any,
+    bounds: Any,
+    *,
+    title: str,
+    names: tuple[str, str],
+    unit: str,
+    limit: int = LIMIT,
+) -> Explorer:
+    """Estimates from random samples, one per image, as more samples are drawn.
+
+    ``images``, ``counts``
+        Images (N, C, H, W), pixels in [0, 1] or uint8, and M numbers of samples.
+    ``estimates``, ``shares``
+        After so many samples, (M, N): the estimates, and the share of the sum that the
+        largest sample has, from 0 to 1.
+    ``bounds``, ``names``, ``unit``
+        Where all estimates begin on average, (N,); what these are called, such as
+        "ELBO", and what the last estimate is called; the unit of all of them.
+
+    Raises ValueError for shapes that do not fit, and for more than ``limit`` bytes.
+    """
+    stack = _images("images", images, 4)
+    arrays = [pixels.as_array(a).astype(float) for a in (estimates, shares, bounds)]
+    wanted = (len(counts), len(stack))
+    if [a.shape for a in arrays] != [wanted, wanted, wanted[1:]] or len(counts) < 2:
+        raise ValueError(
+            f"estimates and shares {wanted} and bounds {wanted[1:]} are wanted for "
+            f"{wanted[1]} images and two counts or more, here {wanted[0]}; given are "
+            f"{', '.join(str(a.shape) for a in arrays)}."
+        )
+    estimate, share, bound = arrays
+    rise = estimate - bound
+    data = {
+        "kind": "draws",
+        "counts": [int(count) for count in counts],
+        "rises": np.round(rise, 2).tolist(),
+        "shares": np.round(share, 3).tolist(),
+        "bounds": np.round(bound, 2).tolist(),
+        "names": list(names),
+        "unit": unit,
+    }
+    tiles, sprite = _sprite(stack, math.ceil(math.sqrt(len(stack))))
+    still = _still_draws(data["counts"], rise, names, unit)
+    alt = f"{title}: a curve per image over the number of samples."
+    return embed.build(title, data | tiles, _uris(sprite), *still, alt, limit)
+
+
 def beside(first: Explorer, second: Explorer) -> Explorer:
     """Two explorers side by side under their titles; on a phone one below the other."""
     script = embed.script()
@@ -386,6 +437,19 @@ def _still_scatter(
     ax = figure.add_axes((0.01, 0.01, 0.98, 0.98))
     plots.latent_scatter(ax, flat, label, names)
     ax.set(xticks=[], yticks=[])
+    return picture(figure)
+
+
+def _still_draws(
+    counts: Sequence[int], rise: np.ndarray, names: tuple[str, str], unit: str
+) -> tuple[str, int]:
+    """A thin curve per image, and their mean."""
+    figure = Figure(figsize=(6.2, 3.2), facecolor="white", layout="constrained")
+    ax = figure.add_subplot()
+    ax.plot(counts, rise, color=plots.PALETTE[0], alpha=0.3, lw=1)
+    ax.plot(counts, rise.mean(1), color=plots.PALETTE[3], lw=2.5)
+    ax.axhline(0, color="0.3", ls="--", lw=1.2)
+    ax.set(xscale="log", xlabel="samples", ylabel=f"above the {names[0]}, {unit}")
     return picture(figure)
 
 
