@@ -164,6 +164,10 @@ def test_a_number_or_parameter_that_is_not_there_is_not_drawn(project):
         write_results(project / run.results, 0, run.settings["level"])
     found = sweep.table(one)
     assert sweep.figure(found, one).name == "height.png"
+    alone = planned(project, [0], level=[1], **{f"p{number}": [number] for number in range(6)})
+    for run in alone.runs():
+        write_results(project / run.results, 0)
+    assert sweep.figure(sweep.table(alone), alone).exists(), "what does not vary needs no place"
     with pytest.raises(BookError, match=r"Y='hight' is no number of this chapter: height\."):
         sweep.figure(found, one, y="hight")
     with pytest.raises(BookError, match=r"X='rate' is no parameter of this sweep: level\."):

@@ -309,7 +309,7 @@ def figure(found: "pandas.DataFrame", sweep: Sweep, y: str = "", x: str = "") ->
         raise BookError(
             f"X={x!r} is no parameter of this sweep: {', '.join(sweep.grid)}."
         )
-    others = [name for name in varied(sweep) if name != x]
+    others = [name for name in varied(sweep) if name != x and len(sweep.grid[name]) > 1]
     if len(others) > 4:
         raise BookError(f"A figure shows five parameters; {len(others) + 1} vary here.")
     done = found[found["status"] == DONE]
