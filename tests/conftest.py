@@ -21,7 +21,8 @@ if SHIFT:
     import torch
 
     def shifted(seeding):
-        return lambda seed=None, *rest: seeding(None if seed is None else seed + SHIFT, *rest)
+        # (Generators and sequences of numbers are seeds, too; they stay.)
+        return lambda seed=None, *rest: seeding(seed + SHIFT if isinstance(seed, int) else seed, *rest)
 
     class ShiftedGenerator(torch.Generator):
         def manual_seed(self, seed):

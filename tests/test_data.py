@@ -480,3 +480,9 @@ def test_jpegs_and_capital_suffixes_are_read(folder):
         path.unlink()
         image.save(path.with_suffix(".JPG" if path.stem == "0" else ".jpeg"), format="JPEG")
     assert len(load_folder(folder).train) == 4
+
+
+def test_a_folder_that_is_not_there_is_not_pointed_out(tmp_path):
+    with pytest.raises(DataError) as error:
+        load("mnits", root=tmp_path)
+    assert str(error.value).endswith("folder:NAME.")

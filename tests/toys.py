@@ -114,8 +114,9 @@ def snake(project, *arguments, fails=False, **variables):
         encoding="utf-8",
         timeout=1200,  # that of a machine with much else to do
     )
-    assert (result.returncode != 0) == fails, result.stdout + result.stderr
-    return result.stderr
+    said = result.stdout + result.stderr  # a dry run's plan goes to the one, all else to the other
+    assert (result.returncode != 0) == fails, said
+    return said
 
 
 def site(project, module, *arguments, fails=False):
