@@ -27,6 +27,7 @@ def project(tmp_path):
 
 def test_chapters_and_pages_are_the_notebooks_of_the_table_of_contents(project):
     nbformat.write(new_notebook(metadata=KERNEL), project / "book" / "results.ipynb")
+    (project / "book" / "rerun.md").write_text("# Running it\n", encoding="utf-8")
     write_toc(project, "02_b", "01_a", "results", "rerun")
     assert book.chapters(project) == ["02_b", "01_a"] and book.pages(project) == ["results"]
 

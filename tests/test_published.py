@@ -5,7 +5,6 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from toys import make_project, write_results
 
-from lib.report.results import ResultsError
 from lib.site import engine, published
 from lib.site.contents import BookError
 
@@ -60,11 +59,11 @@ def test_pages_of_numbers_read_published_results_by_chapter(project):
     (path,) = put(project, "published", 0)
     assert published.published_results(project)["01_a"]["height"].mean == 2.0
     path.parent.rename(path.parent.with_name("02_b"))
-    with pytest.raises(ResultsError, match=r"02_b/seed-0\.json holds results of 01_a"):
+    with pytest.raises(BookError, match=r"02_b/seed-0\.json holds results of 01_a"):
         published.published_results(project)
     path.parent.with_name("02_b").rename(path.parent)
     path.with_suffix(".npz").write_bytes(b"")
-    with pytest.raises(ResultsError, match=r"seed-0\.npz"):
+    with pytest.raises(BookError, match=r"seed-0\.npz"):
         published.published_results(project)
 
 
