@@ -117,8 +117,7 @@
     const help = make("p", { class: "help", id: "help" });
     const canDraw = channels === 1 && height === width;
     help.textContent =
-      (canDraw ? "Draw" : "Take an image") +
-      ", then drag the mark over a plane, or focus the plane and use the arrow keys (Shift: larger steps, Home: centre).";
+      (canDraw ? "Draw" : "Take an image") + ", then drag the mark over a plane, or move it by the arrow keys.";
     const models = data.pairs.map((pair) => {
       const [encode, decode] = [networkOf(pair.encoder), networkOf(pair.decoder)];
       const answer = make("canvas", { class: "tile", width, height, "aria-hidden": "true" });
@@ -168,9 +167,12 @@
       clear.addEventListener("click", pad.clear);
       left.append(make("p", { class: "name" }, "Draw here"), pad.canvas, make("div", { class: "seen" }, clear, make("span", {}, "as the network sees it"), seen));
     } else left.append(seen);
-    left.append(make("p", {}, "Or take a test image:"), make("div", { class: "examples" }, ...buttons));
+    const examplesRow = make("div", { class: "examples" }, make("span", {}, "Or take:"), ...buttons);
     const legendOf = hasClasses(data) ? [legend(data)] : [];
-    box.append(make("div", { class: `drawing of${models.length}` }, left, ...models.map((model) => model.element)), readout, ...legendOf, help);
+    const panes = make("div", { class: `drawing of${models.length}` }, left, ...models.map((model) => model.element));
+    if (models.length === 1) models[0].element.append(readout); // beside the plane there is room
+    else panes.append(readout);
+    box.append(panes, examplesRow, ...legendOf, help);
     choose(examples[Math.min(3, examples.length - 1)]);
     // For whoever wants to compute with what the page computes with, our tests among them.
     host.networks = Object.fromEntries(models.map((model) => [model.pair.name, model]));
