@@ -91,7 +91,7 @@ def test_every_figure_is_numbered_captioned_and_described(notebook):
             figure = cell.metadata["mystnb"]["figure"]
             assert figure["name"].startswith("fig-") and len(figure["caption"]) > 20, cell.source
             assert len(cell.metadata["mystnb"]["image"]["alt"]) > 20
-        if re.search(r"^explorer\.(plane|strips|scatter|draws|beside)\(", cell.source, re.M):  # these describe themselves
+        if re.search(r"^explorer\.(plane|strips|scatter|draws|beside)\(", cell.source, re.M):  # describe themselves
             figure = cell.metadata["mystnb"]["figure"]
             assert figure["name"].startswith("fig-explore-") and len(figure["caption"]) > 20, cell.source
 
