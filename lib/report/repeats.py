@@ -39,7 +39,8 @@ def means(
     places = ("hue", "style", "col", "row")
     if len(others) > len(places):
         raise ValueError(f"A figure shows five parameters, not {len(others) + 1}.")
-    with plt.ioff():
+    # (seaborn lays its panels out itself, and warns where another layout is on.)
+    with plt.ioff(), plt.rc_context({"figure.constrained_layout.use": False}):
         grid = sns.relplot(
             data=runs.assign(**{name: runs[name].astype(str) for name in others}),
             x=x,
