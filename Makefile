@@ -4,7 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 PROFILE ?= demo
 SEEDS ?= 0
-SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --rerun-triggers params mtime input --max-checksum-file-size 100MB
+# (Snakemake keeps a cache, and there may be no home, or none that can be written.)
+SNAKEMAKE := XDG_CACHE_HOME="$(CURDIR)/_build/settings/cache" $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --rerun-triggers params mtime input --max-checksum-file-size 100MB
 # The files that runs of one chapter leave; CHAPTER may be the start of its name.
 RUNS = $(shell $(BIN)/python -m lib.site.book target "$(CHAPTER)" --profile $(PROFILE) --seeds $(SEEDS) $(if $(ARGS),--custom))
 
