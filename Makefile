@@ -4,8 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PROFILE ?= demo
 SEEDS ?= 0
-# (Snakemake keeps a cache, and there may be no home, or none that can be written.)
-SNAKEMAKE := XDG_CACHE_HOME="$(CURDIR)/_build/settings/cache" $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --rerun-triggers params mtime input --max-checksum-file-size 100MB
+SNAKEMAKE := $(BIN)/snakemake --cores all --resources gpu=1 --rerun-incomplete --rerun-triggers params mtime input --max-checksum-file-size 100MB
 # The files that runs of one chapter leave; CHAPTER may be the start of its name.
 RUNS = $(shell $(BIN)/python -m lib.site.book target "$(CHAPTER)" --profile $(PROFILE) --seeds $(SEEDS) $(if $(ARGS),--custom))
 
@@ -16,6 +15,9 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONSTARTUP GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
 .PHONY: book html pdf chapter publish check-published test faults pages lab clean
+
+# Snakemake keeps a cache, and there may be no home, or none that can be written. (pip keeps the user's own.)
+book html chapter: private export XDG_CACHE_HOME := $(CURDIR)/_build/settings/cache
 
 book: $(READY)  ## measure and tell what has changed, build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) seeds="$(SEEDS)" -- book
