@@ -17,6 +17,10 @@ unexport PYTHONHOME PYTHONSTARTUP GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
 .PHONY: book html pdf chapter sweep compare publish check-published test test-slurm faults mutants pages lab clean
 
+# Snakemake keeps a cache, and there may be no home, or none that can be written. pip keeps the user's own.
+$(READY): export XDG_CACHE_HOME := $(XDG_CACHE_HOME)
+book html chapter: export XDG_CACHE_HOME := $(CURDIR)/_build/settings/cache
+
 book: $(READY)  ## measure and tell what has changed, build the book: _build/html/index.html
 	$(SNAKEMAKE) --config profile=$(PROFILE) seeds="$(SEEDS)" -- book
 
