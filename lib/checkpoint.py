@@ -177,7 +177,9 @@ def fingerprint(value: Any) -> str:
     def add(value: Any) -> None:
         if isinstance(value, Tensor):
             digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-            flat = value.detach().cpu().contiguous().view(-1)
+            # A tensor of one number may be contiguous and have any stride.
+            flat = value.detach().cpu().flatten()
+            flat = flat.clone(memory_format=torch.contiguous_format)
             digest.update(flat.view(torch.uint8).numpy().data)
         elif isinstance(value, Mapping):
             for key, item in value.items():

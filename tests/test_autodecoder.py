@@ -538,7 +538,7 @@ def test_posteriors_fitted_by_the_elbo_are_drawn_to_the_prior():
     ("wrong", "message"),
     [
         ({"latent_dim": 400}, "latent_dim = 400: at most 60, the training images"),
-        ({"walk": ["0", "9", "Shirt"]}, "There is no class 'Shirt'. Choose one of: 0, 1"),
+        ({"walk": ["0", "9", "Shirt"]}, "no such class. Choose one of: 0, 1"),
         ({"walk": ["0", "7"]}, "name three classes, as first, passed, last"),
         ({"report_channels": [4] * 6}, "Images of 28×28 pixels: 6 entries of channels"),
     ],

@@ -13,7 +13,7 @@ from tiny import make_batches, make_step, weights
 from torch import nn
 
 from lib import train
-from lib.checkpoint import Checkpoint, CheckpointError
+from lib.checkpoint import Checkpoint, CheckpointError, fingerprint
 from lib.train import Batches, GradientStep, NonFiniteLoss, fit
 
 
@@ -196,3 +196,10 @@ def test_a_run_that_broke_leaves_no_checkpoint_of_broken_weights(tmp_path):
         fit(step, make_batches(), 60, checkpoint=tmp_path / "run", checkpoint_every=5)
     (path,) = tmp_path.iterdir()
     assert len(torch.load(path, weights_only=True)["history"]["losses"]["loss"]) == 10
+
+
+def test_a_tensor_of_one_number_has_a_fingerprint_whatever_its_stride():
+    odd = torch.zeros(2, 3)[:1, :1].T
+    assert odd.is_contiguous() and fingerprint(odd) == fingerprint(torch.zeros(1, 1))
+    weight = torch.nn.Conv2d(1, 4, 3).to(memory_format=torch.channels_last).weight
+    assert fingerprint([weight]) == fingerprint([weight.contiguous()])

@@ -451,7 +451,7 @@ def test_labels_are_those_of_the_digits_on_the_photographs():
 
 
 def test_the_training_split_is_checked_against_the_count_asked_for():
-    with pytest.raises(DataError, match=r"1438 images asked for, but a split of 'digits' has only 1437"):
+    with pytest.raises(DataError, match=r"train_images = 1438: 'digits' has only 1437 images"):
         load("digits", train=1438)
     assert len(load("digits", train=1437).train) == 1437 and len(load("digits", train=1).train) == 1
 

@@ -255,7 +255,7 @@ def test_a_run_that_fails_is_a_row_and_only_what_is_missing_runs_again(tmp_path)
     write_chapter(project, "01_a", MEASURING.replace("toy.height(level)", "toy.height(level) + 1"))
     said = site(project, "sweep", *asked(), "--", "--dry-run", fails=True)
     write_chapter(project, "01_a", "import time\ntime.sleep(12 * (level > 1))\n" + MEASURING)
-    command = [sys.executable, "-m", "lib.site.sweep", *asked()]
+    command = [sys.executable, "-m", "lib.site.sweep", *asked(), "--", "--cores", "1"]
     engine_ = subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL)
     end = time.monotonic() + 240
     while not (one := folder / "level-1" / "seed-0.json").exists() or one.stat().st_mtime_ns == written[one]:
