@@ -166,26 +166,35 @@ def test_an_environment_whose_python_is_gone_is_no_good(here, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("torch", "system", "programs", "offered", "builds", "why"),
+    ("torch", "system", "programs", "address", "builds", "why"),
     [
-        ("auto", "linux", [], True, "cpu", "no NVIDIA GPU"),
-        ("auto", "linux", [], False, "lock", "cannot be had"),
-        ("auto", "linux", ["nvidia-smi"], True, "lock", "for the NVIDIA GPU"),
-        ("auto", "linux", ["sbatch"], True, "lock", "cluster"),
-        ("auto", "darwin", [], True, "lock", "no CUDA libraries here"),
-        ("auto", "win32", ["nvidia-smi"], True, "lock", "no CUDA libraries here"),
-        ("cpu", "linux", ["nvidia-smi"], False, "cpu", "TORCH=cpu"),
-        ("lock", "linux", [], True, "lock", "TORCH=lock"),
+        ("auto", "linux", ["uv"], "", "cpu", "no NVIDIA GPU"),
+        ("auto", "linux", [], "http://mirror.example", "cpu", "no NVIDIA GPU"),
+        ("auto", "linux", [], "", "lock", "no NVIDIA GPU here, but leaving them out needs uv, or LWL_CPU_INDEX"),
+        ("auto", "linux", ["uv", "nvidia-smi"], "", "lock", "for the NVIDIA GPU"),
+        ("auto", "linux", ["uv", "sbatch"], "", "lock", "cluster"),
+        ("auto", "darwin", ["uv"], "", "lock", "no CUDA libraries here"),
+        ("auto", "win32", ["uv", "nvidia-smi"], "", "lock", "no CUDA libraries here"),
+        ("cpu", "linux", ["uv", "nvidia-smi"], "", "cpu", "TORCH=cpu"),
+        (
+            "cpu",
+            "linux",
+            ["nvidia-smi"],
+            "",
+            "lock",
+            "TORCH=cpu says not to, but leaving them out needs uv, or LWL_CPU_INDEX",
+        ),
+        ("lock", "linux", ["uv"], "", "lock", "TORCH=lock"),
     ],
 )
 def test_cuda_libraries_are_left_out_only_where_that_is_safe(
-    monkeypatch, torch, system, programs, offered, builds, why
+    monkeypatch, torch, system, programs, address, builds, why
 ):
     exists = os.path.exists
     monkeypatch.setattr(environment.sys, "platform", system)
     monkeypatch.setattr(environment.shutil, "which", lambda name: name if name in programs else None)
     monkeypatch.setattr(environment.os.path, "exists", lambda path: "nvidia" not in str(path) and exists(path))
-    monkeypatch.setattr(environment, "_offered", lambda: offered)
+    monkeypatch.setattr(environment, "CPU_INDEX", address)
     chosen, reason = environment.choose(torch)
     assert chosen == builds and why in reason
 
@@ -209,8 +218,19 @@ def index(tmp_path):
     thread.join()
 
 
+UV = """#!{python}
+# A uv that has pip do it, and knows an index of builds without CUDA.
+import subprocess, sys
+_, _, _, quiet, _, python, *rest = sys.argv
+if rest[:2] == ["--torch-backend", "cpu"]:
+    rest[:2] = ["--find-links", {torch!r}, "--find-links", {vision!r}]
+sys.exit(subprocess.call([python, "-m", "pip", "install", quiet, "--no-index", *rest]))
+"""
+
+
+@pytest.mark.parametrize("tool", ["pip", "uv"])
 @pytest.mark.parametrize("works", [True, False])
-def test_without_cuda_both_come_from_pytorchs_index_or_else_the_whole_lock_is_taken(clone, index, works):
+def test_without_cuda_both_come_from_pytorchs_index_or_else_the_whole_lock_is_taken(clone, index, works, tool):
     address, folder = index
     torch, vision = environment.pins()
     broken = "" if works else "raise RuntimeError('operator torchvision::nms does not exist')"
@@ -221,22 +241,19 @@ def test_without_cuda_both_come_from_pytorchs_index_or_else_the_whole_lock_is_ta
     (clone / "requirements-cpu.txt").write_text("\n".join(cpu))
     (clone / "requirements.txt").write_text("\n".join([*cpu, "./cuda-1.0-py3-none-any.whl"]))
     elsewhere = f"{folder / 'torch'} {folder / 'torchvision'}"  # where the whole lock finds them
-    status, said = set_up(clone, "--torch", "cpu", LWL_CPU_INDEX=address, PIP_FIND_LINKS=elsewhere)
+    more = {"LWL_CPU_INDEX": address}
+    if tool == "uv":
+        uv = clone / "tools" / "uv"
+        uv.parent.mkdir()
+        uv.write_text(UV.format(python=sys.executable, torch=str(folder / "torch"), vision=str(folder / "torchvision")))
+        uv.chmod(0o755)
+        more = {"PATH": f"{uv.parent}:/usr/bin:/bin"}
+    status, said = set_up(clone, "--torch", "cpu", PIP_FIND_LINKS=elsewhere, **more)
     assert status == 0, said
     facts = json.loads((clone / ".venv" / ".ready").read_text())
     assert (facts["torch"], "cuda" in facts["packages"]) == (("cpu", False) if works else ("lock", True))
     assert ("That did not work" in said) == (not works)
     assert {"torch", "torchvision", "toy"} <= set(facts["packages"])
-
-
-def test_the_index_is_asked_for_the_version_of_the_lock(index, monkeypatch):
-    address, folder = index
-    monkeypatch.setattr(environment, "CPU_INDEX", address)
-    assert not environment._offered()  # it has no torch
-    make_wheel(folder / "torch", "torch", "1.0+cpu")
-    assert not environment._offered()
-    make_wheel(folder / "torch", "torch", f"{environment.pins()[0].partition('==')[2]}+cpu")
-    assert environment._offered()
 
 
 def test_the_lock_without_cuda_is_the_lock_without_cuda():

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import subprocess
 import sys
 import tomllib
 
@@ -14,7 +15,7 @@ from lib.files import ROOT
 from lib.site import environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
+WITHOUT_CUDA = "--torch-backend cpu -r requirements-cpu.txt"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -23,9 +24,8 @@ def text(name):
 
 
 def requirements(lines):
-    """What pip is told, and the files that it is sent to."""
-    told = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return told, [line.removeprefix("-r ") for line in told if line.startswith("-r ")]
+    """What pip is told."""
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 # --- versions ------------------------------------------------------------------------
@@ -68,8 +68,7 @@ def test_lib_imports_nothing_but_what_pyproject_names():
 def test_colabs_versions_are_within_what_pyproject_allows():
     from packaging.requirements import Requirement
 
-    told, _ = requirements(text(".ci/colab.txt").splitlines())
-    there = dict(line.lower().split("==") for line in told)
+    there = dict(line.lower().split("==") for line in requirements(text(".ci/colab.txt").splitlines()))
     for line in PROJECT["dependencies"]:
         asked = Requirement(line)
         if asked.name in there:
@@ -79,15 +78,30 @@ def test_colabs_versions_are_within_what_pyproject_allows():
 # --- other places --------------------------------------------------------------------
 
 
-def test_binder_and_conda_install_the_lock_without_cuda():
-    binder, files = requirements(text(".binder/requirements.txt").splitlines())
-    assert binder == [CPU_INDEX, "-r ../requirements-cpu.txt"]
-    assert (ROOT / ".binder" / files[0]).resolve() == ROOT / "requirements-cpu.txt"
+def test_binder_conda_and_pip_install_the_lock_without_cuda_by_uv():
+    assert requirements(text(".binder/requirements.txt").splitlines()) == ["uv"]
+    binder = text(".binder/postBuild")
+    assert "python -m uv pip install" in binder and WITHOUT_CUDA in binder
     assert os.access(ROOT / ".binder" / "postBuild", os.X_OK)
-    *_, pip = yaml.safe_load(text("environment.yml"))["dependencies"]
-    conda, files = requirements(pip["pip"])
-    assert conda == [CPU_INDEX, "-r requirements-cpu.txt"] and (ROOT / files[0]).exists()
-    assert environment.CPU_INDEX in CPU_INDEX
+    assert "uv" in yaml.safe_load(text("environment.yml"))["dependencies"]
+    assert f"# uv pip install {WITHOUT_CUDA}\n" in text("environment.yml")
+    assert f"`pip install uv && uv pip install {WITHOUT_CUDA}`" in text("README.md")
+
+
+def test_no_file_names_the_host_of_a_registry():
+    """The tools know their addresses, and a user's settings or mirrors hold then."""
+    hosts = ["download.pytorch", "pypi", "files.pythonhosted", "conda.anaconda", "anaconda", "deb.debian"]
+    hosts = [f"{host}.org" for host in hosts] + ["registry.npmjs" + ".org", "registry.yarnpkg" + ".com"]
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, encoding="utf-8")
+    if listed.returncode:
+        pytest.skip("this is no git repository")
+    named = re.compile("|".join(rf"(?<![\w-]){re.escape(host)}\b" for host in hosts).encode(), re.I)
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    contents = {path: path.read_bytes() for path in files if path.is_file()}
+    assert len(contents) > 100
+    # (A NUL byte among the first ones is how git tells a picture from a text.)
+    texts = {path: content for path, content in contents.items() if b"\0" not in content[:8000]}
+    assert not [f"{path}: {found[0]}" for path, content in texts.items() if (found := named.search(content))]
 
 
 def test_the_dev_container_is_set_up_by_make():

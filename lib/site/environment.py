@@ -16,7 +16,6 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,8 +27,12 @@ BIN = HOME / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 
 SUITABLE = [(3, 11), (3, 12), (3, 13)]
-CPU_INDEX = os.environ.get("LWL_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
-"""Where PyTorch keeps its builds without CUDA, or a mirror of it."""
+CPU_INDEX = os.environ.get("LWL_CPU_INDEX", "")
+"""PyTorch's index of builds without CUDA, or a mirror; uv knows it by itself."""
+NEEDED = (
+    "leaving them out needs uv, or LWL_CPU_INDEX with the address of PyTorch's index "
+    "of CPU builds"
+)
 
 
 class SetUpError(Exception):
@@ -126,6 +129,9 @@ def _made_in() -> Path | None:
 
 def choose(torch: str) -> tuple[str, str]:
     """Which builds of torch, "cpu" or "lock", and why."""
+    known = CPU_INDEX or shutil.which("uv")
+    if torch == "cpu" and not known:
+        return "lock", f"with CUDA libraries: TORCH=cpu says not to, but {NEEDED}"
     if torch != "auto":
         return torch, f"as TORCH={torch} says"
     if sys.platform != "linux":
@@ -134,22 +140,10 @@ def choose(torch: str) -> tuple[str, str]:
         return "lock", "with CUDA libraries for the NVIDIA GPU that is here"
     if shutil.which("sbatch"):
         return "lock", "with CUDA libraries, as a cluster's other nodes may have GPUs"
-    if not _offered():
-        return "lock", (
-            "with CUDA libraries: there is no NVIDIA GPU here, but PyTorch's builds "
-            f"without them cannot be had from {CPU_INDEX}"
-        )
+    if not known:
+        why = f"with CUDA libraries: there is no NVIDIA GPU here, but {NEEDED}"
+        return "lock", why
     return "cpu", "as there is no NVIDIA GPU here (TORCH=lock installs them)"
-
-
-def _offered() -> bool:
-    """Whether PyTorch's index answers and has the lock's version for CPUs."""
-    version = pins()[0].partition("==")[2]
-    try:
-        with urllib.request.urlopen(f"{CPU_INDEX}/torch/", timeout=10) as answer:
-            return f"torch-{version}" in answer.read().decode()
-    except (OSError, ValueError):
-        return False
 
 
 def pins() -> list[str]:
@@ -205,21 +199,26 @@ def _empty() -> None:
 
 def _cpu() -> bool:
     """Install without CUDA libraries; whether torch and torchvision then work."""
-    return (
-        _install("--index-url", CPU_INDEX, "--no-deps", *pins())
-        and _install("-r", "requirements-cpu.txt")
-        and not _call(PYTHON, "-c", "import torchvision")
-    )
+    if CPU_INDEX:
+        done = _install("--index-url", CPU_INDEX, "--no-deps", *pins())
+        done = done and _install("-r", "requirements-cpu.txt")
+    else:
+        done = _uv("--torch-backend", "cpu", "-r", "requirements-cpu.txt")
+    return done and not _call(PYTHON, "-c", "import torchvision")
 
 
 def _install(*arguments: str) -> bool:
     """Install with uv, which is faster, where it is there and works; else with pip."""
-    uv = shutil.which("uv")
-    if uv:
-        if not _call(uv, "pip", "install", "-q", "--python", PYTHON, *arguments):
+    if shutil.which("uv"):
+        if _uv(*arguments):
             return True
         print("uv did not succeed: trying pip.", flush=True)
     return not _call(PYTHON, "-m", "pip", "install", "-q", *arguments)
+
+
+def _uv(*arguments: str) -> bool:
+    uv = shutil.which("uv") or "uv"
+    return not _call(uv, "pip", "install", "-q", "--python", PYTHON, *arguments)
 
 
 def _call(*command: str | Path, quiet: bool = False) -> int:
