@@ -175,6 +175,17 @@ def weighted_knn_accuracy(
     )
 
 
+def standardised(z_train: Tensor, z_test: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (N, D) and (M, D), each number with the training codes' mean 0 and standard
+    deviation 1.
+
+    A number that does not vary becomes 0.
+    """
+    mean, std = z_train.mean(0), z_train.std(0)
+    std = torch.where(std > 0, std, 1.0)
+    return (z_train - mean) / std, (z_test - mean) / std
+
+
 def linear_probe_accuracy(
     z_train: Tensor,
     y_train: Tensor,
