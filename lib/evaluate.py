@@ -175,15 +175,21 @@ def weighted_knn_accuracy(
     )
 
 
-def standardised(z_train: Tensor, z_test: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes (N, D) and (M, D), each number with the training codes' mean 0 and standard
-    deviation 1.
+def whitened(z_train: Tensor, z_test: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Codes (N, D) and (M, D) by the training codes' ``dim`` strongest principal
+    components, or D if that is less, each with mean 0 and variance 1 over these.
 
-    A number that does not vary becomes 0.
+    Numbers are standardised first, and one that does not vary is left at 0. Components
+    without variance stay 0, too.
     """
     mean, std = z_train.mean(0), z_train.std(0)
-    std = torch.where(std > 0, std, 1.0)
-    return (z_train - mean) / std, (z_test - mean) / std
+    scale = torch.where(std > 0, 1 / std, 0.0)
+    z_train, z_test = ((z - mean) * scale for z in (z_train, z_test))
+    values, vectors = torch.linalg.eigh(z_train.T @ z_train / (len(z_train) - 1))
+    values, vectors = values[-dim:].flip(0), vectors[:, -dim:].flip(1)
+    small = values <= 1e-6 * values[0]
+    vectors = vectors * torch.where(small, 0.0, values.clamp(min=1e-30).rsqrt())
+    return z_train @ vectors, z_test @ vectors
 
 
 def linear_probe_accuracy(
