@@ -276,7 +276,7 @@ def test_the_chapter_refuses_and_says_why_before_anything_trains(given, message)
 
 def test_validation_images_take_the_test_images_place():
     usual = opened("data")["data"]
-    held = opened("data", validation_images=30)["data"]
-    assert len(held.train) == 90 and len(held.test) == 30
-    assert torch.equal(held.train.images, usual.train.images[:90])
-    assert torch.equal(held.test.labels, usual.train.labels[90:])
+    held = opened("data", validation_images=60)["data"]
+    assert len(held.train) == len(held.test) == 60
+    assert torch.equal(held.train.images, usual.train.images[:60])
+    assert torch.equal(held.test.labels, usual.train.labels[60:])
