@@ -84,12 +84,17 @@ def mix(x: Tensor, weight: float = 0.5) -> Tensor:
     Raises ValueError for a weight outside (0, 1): such a mixture shows one image only,
     or a negative.
     """
+    _mixes(weight)
+    return weight * x[:, 0] + (1 - weight) * x[:, 1]
+
+
+def _mixes(weight: float) -> None:
+    """Refuses a weight at which nothing is mixed."""
     if not 0 < weight < 1:
         raise ValueError(
             f"weight={weight}: choose a mixing weight between 0 and 1, neither "
             "included."
         )
-    return weight * x[:, 0] + (1 - weight) * x[:, 1]
 
 
 def twice(m: Tensor) -> Tensor:
@@ -103,13 +108,17 @@ class Task:
 
     ``pair_up`` makes pairs of a batch, ``weight`` is the first image's in the mixture,
     ``noise`` the standard deviation of what is added to it, pixels in [0, 1]; with
-    ``flips`` each image is mirrored at random first.
+    ``flips`` each image is mirrored at random first. Raises ValueError for a weight
+    outside (0, 1).
     """
 
     pair_up: Callable[..., Tensor] = halves
     weight: float = 0.5
     noise: float = 0.0
     flips: bool = False
+
+    def __post_init__(self) -> None:
+        _mixes(self.weight)
 
     def __call__(self, *images: Tensor) -> tuple[Tensor, Tensor]:
         """Pairs x (B, 2, C, H, W) of the images and their mixtures m (B, C, H, W)."""
@@ -154,11 +163,7 @@ class DifferenceUnmixer(nn.Module):
 
     def __init__(self, network: nn.Module, weight: float = 0.5) -> None:
         super().__init__()
-        if not 0 < weight < 1:
-            raise ValueError(
-                f"weight={weight}: choose a mixing weight between 0 and 1, neither "
-                "included."
-            )
+        _mixes(weight)
         self.network, self.weight = network, weight
 
     def forward(self, m: Tensor) -> Tensor:
