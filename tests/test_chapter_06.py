@@ -114,7 +114,7 @@ def test_gains_are_over_the_mixture_of_the_same_pairs():
         ("networks", {"patch": 3}, "32×32 pixels.*divisible by 6"),
         (
             "networks",
-            {"first_kind": "digits", "second_kind": "digits", "small_channels": [4] * 3},
+            {"first_kind": "digits", "second_kind": "digits", "kinds_channels": [4] * 3},
             "28×28 pixels.*divisible by 8",
         ),
     ],
