@@ -36,7 +36,7 @@ def test_every_place_has_a_python_that_suits():
     assert PROJECT["requires-python"] == f">={ours[0]},<3.{environment.SUITABLE[-1][1] + 1}"
     binder = text(".binder/runtime.txt").strip().removeprefix("python-")
     (conda,) = [d for d in yaml.safe_load(text("environment.yml"))["dependencies"] if str(d).startswith("python=")]
-    (container,) = re.findall(r'"image": ".*/python:([\d.]+)-', text(".devcontainer/devcontainer.json"))
+    (container,) = re.findall(r'"image": "python:([\d.]+)-', text(".devcontainer/devcontainer.json"))
     assert {binder, conda.removeprefix("python="), container} <= set(ours)
     jobs = yaml.safe_load(text(".github/workflows/book.yml"))["jobs"]
     tried = re.findall(r'python(?:-version)?: "([\d.]+)"', text(".github/workflows/book.yml"))
