@@ -254,19 +254,20 @@ def test_a_run_that_fails_is_a_row_and_only_what_is_missing_runs_again(tmp_path)
     # Mended, and killed in the middle: the same command goes on.
     write_chapter(project, "01_a", MEASURING.replace("toy.height(level)", "toy.height(level) + 1"))
     said = site(project, "sweep", *asked(), "--", "--dry-run", fails=True)
-    write_chapter(project, "01_a", "import time\ntime.sleep(12 * (level > 1))\n" + MEASURING)
+    write_chapter(project, "01_a", "import time\ntime.sleep(9)\n" + MEASURING)
     command = [sys.executable, "-m", "lib.site.sweep", *asked(), "--", "--cores", "1"]
     engine_ = subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL)
     end = time.monotonic() + 240
-    while not (one := folder / "level-1" / "seed-0.json").exists() or one.stat().st_mtime_ns == written[one]:
+    while not (done := [path for path, date in written.items() if path.exists() and path.stat().st_mtime_ns != date]):
         assert time.monotonic() < end and engine_.poll() is None
         time.sleep(0.1)
     time.sleep(4)  # until Snakemake has noted that it is whole
     engine_.kill()
     engine_.wait()
+    one = done[0]
     first = one.stat().st_mtime_ns
     said = site(project, "sweep", *asked())
     assert "going on from what it left" in said and "3 of 3 runs have results" in said
     assert len(pd.read_csv(folder / "results.csv").query("status == 'done'")) == 3
-    assert json.loads(one.read_text())["numbers"]["height"]["value"] == 2.0
+    assert json.loads(one.read_text())["numbers"]["height"]["value"] in (2.0, 4.0)
     assert one.stat().st_mtime_ns == first, "what was done is not done again"
