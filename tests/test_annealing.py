@@ -2,35 +2,18 @@ import math
 
 import pytest
 import torch
+from tiny import binary_images, linear_model, tiny_vae
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from lib import annealing, likelihood, nets
-from lib.likelihood import BernoulliVAE, importance_sampling
+from lib import annealing, likelihood
+from lib.likelihood import importance_sampling
 from lib.linear_gaussian import LinearGaussian
 
 
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-def tiny_vae(latent_dim: int = 3, shape=(1, 4, 4), flow=None) -> BernoulliVAE:
-    encoder, decoder = nets.mlp_encoder(shape, [16], 2 * latent_dim), nets.mlp_decoder(latent_dim, [16], shape)
-    vae = BernoulliVAE(encoder, decoder, latent_dim, shape, flow)
-    with torch.no_grad():  # far enough from the prior that a missing KL would show
-        for parameter in vae.parameters():
-            parameter.mul_(2)
-    return vae
-
-
-def binary_images(count: int, shape=(1, 4, 4)) -> torch.Tensor:
-    return likelihood.binarise(torch.rand(count, *shape))
-
-
-def linear_model(dim: int = 4, pixels: int = 12) -> LinearGaussian:
-    weight = torch.randn(pixels, dim, dtype=torch.float64)
-    return LinearGaussian(torch.randn(pixels, dtype=torch.float64), weight, sigma=0.7)
 
 
 def turned_model(dim: int = 20, pixels: int = 40) -> LinearGaussian:

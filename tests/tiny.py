@@ -1,8 +1,11 @@
-"""A training small enough for tests, shared by those of the loop and of checkpoints."""
+"""What several test files share: a training small enough for tests, and small models with a likelihood."""
 
 import torch
 from torch import Tensor, nn
 
+from lib import likelihood, nets
+from lib.likelihood import BernoulliVAE
+from lib.linear_gaussian import LinearGaussian
 from lib.train import Batches, GradientStep
 
 
@@ -20,3 +23,21 @@ def make_batches(seed: int = 0, batch_size: int = 8, **options: bool) -> Batches
 
 def weights(step: GradientStep) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in step.model.state_dict().values()])
+
+
+def tiny_vae(latent_dim: int = 3, shape=(1, 4, 4), flow=None) -> BernoulliVAE:
+    encoder, decoder = nets.mlp_encoder(shape, [16], 2 * latent_dim), nets.mlp_decoder(latent_dim, [16], shape)
+    vae = BernoulliVAE(encoder, decoder, latent_dim, shape, flow)
+    with torch.no_grad():  # far enough from the prior that a missing KL would show
+        for parameter in vae.parameters():
+            parameter.mul_(2)
+    return vae
+
+
+def binary_images(count: int, shape=(1, 4, 4)) -> torch.Tensor:
+    return likelihood.binarise(torch.rand(count, *shape))
+
+
+def linear_model(dim: int = 4, pixels: int = 12) -> LinearGaussian:
+    weight = torch.randn(pixels, dim, dtype=torch.float64)
+    return LinearGaussian(torch.randn(pixels, dtype=torch.float64), weight, sigma=0.7)
