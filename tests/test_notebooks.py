@@ -226,16 +226,25 @@ def test_telling_cells_run_alone_on_published_results(name):
     assert not re.search(r"\bnan\b|not finite|\{eval\}", text)
 
 
-@pytest.mark.parametrize("name", CONVERTED)
+# Their parameters cells have 41 and 44 lines: fewer parameters are another run's, to be measured with them.
+TOO_LONG = pytest.mark.xfail(reason="too many parameters, until the next run", strict=True)
+LONG = {"02_autodecoders", "03_likelihood"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=TOO_LONG) if n in LONG else n for n in CONVERTED])
 def test_converted_chapters_stay_short(name):
     sources = {cell.id: cell.source for cell in code_cells(read(name))}
-    # A list of names to import is nothing to read.
-    names = re.compile(r"^from lib.report.parameters import \(.*?^\)$", re.S | re.M)
-    lengths = {cell_id: len(names.sub("", source).splitlines()) for cell_id, source in sources.items()}
-    assert sum(lengths.values()) <= 650
-    del lengths["parameters"]  # one line each, and the reader looks them up
-    assert max(lengths.values()) <= 30, max(lengths, key=lengths.get)
+    assert sum(len(source.splitlines()) for source in sources.values()) <= 650
     for cell_id, source in sources.items():
+        assert len(source.splitlines()) <= 30, cell_id
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_converted_chapters_have_short_cells_and_functions(name):
+    sources = {cell.id: cell.source for cell in code_cells(read(name))}
+    del sources["parameters"]
+    for cell_id, source in sources.items():
+        assert len(source.splitlines()) <= 30, cell_id
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 25, (cell_id, node.name)
