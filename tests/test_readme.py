@@ -8,11 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from toys import environment
 
 from lib.files import ROOT
+from lib.site import picture
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RERUN = (ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
@@ -112,3 +114,9 @@ def test_every_folder_and_file_that_the_readme_places_is_there():
 
 def test_numbers_of_the_readme_are_dated():
     assert re.search(r"measured 20\d\d-\d\d-\d\d", README)
+
+
+def test_the_moving_picture_can_be_made_from_the_published_results(tmp_path):
+    picture.save(tmp_path / "walk.webp")
+    with Image.open(tmp_path / "walk.webp") as made:
+        assert made.n_frames > 20 and np.asarray(made.convert("L")).std() > 20

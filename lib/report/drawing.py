@@ -144,6 +144,16 @@ def _extent(codes: np.ndarray) -> explorer.Extent:
     return round(left, 3), round(right, 3), round(bottom, 3), round(top, 3)
 
 
+def decoded(one: Pair, shape: tuple[int, ...], side: int) -> np.ndarray:
+    """What a pair decodes over its plane: uint8 (side, side, C, H, W), top row first.
+
+    ``shape`` is (C, H, W).
+    """
+    z = explorer.lattice(_extent(one.codes), side, side).reshape(-1, 2)
+    images = 1 / (1 + np.exp(-one.decoder(z).clip(-50, 50)))
+    return pixels.to_bytes(images.reshape(side, side, *shape))
+
+
 def _still(
     pairs: Mapping[str, Pair],
     planes: Mapping[str, explorer.Extent],
@@ -156,9 +166,7 @@ def _still(
     for ax, (name, one) in zip(
         figure.subplots(1, len(pairs), squeeze=False)[0], pairs.items(), strict=True
     ):
-        z = explorer.lattice(planes[name], side, side).reshape(-1, 2)
-        images = 1 / (1 + np.exp(-one.decoder(z).clip(-50, 50)))
-        grid = pixels.sprite(pixels.to_bytes(images.reshape(-1, *shape)), side)
+        grid = pixels.sprite(decoded(one, shape, side).reshape(-1, *shape), side)
         ax.imshow(pixels.to_rgb(grid.transpose(2, 0, 1)[None])[0], extent=planes[name])
         ax.set(title=name, xlabel="z₁", ylabel="z₂")
         ax.grid(False)

@@ -11,12 +11,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lib.files import ROOT, atomic_write
+from lib.report import drawing
 from lib.report.results import Results
 from lib.site import contents, published
 
 PICTURE = ROOT / "book" / "images" / "walk.webp"
 SIDE = 252
 """Pixels of the map's side, and of the image's."""
+ROWS = 21
+"""Images on each side of the map."""
 STEPS = 40
 ACCENT = (222, 143, 5)
 
@@ -47,7 +50,9 @@ def save(path: Path = PICTURE, root: Path = ROOT) -> None:
     """Write the picture of the first chapter's published results."""
     first = contents.chapters(root)[0]
     results = Results.read(published.paths(first, root))
-    first_frame, *others = frames(results.array("plane_images_both"))
+    shape = tuple(results.array("inputs").shape[1:])
+    images = drawing.decoded(drawing.pair(results, "drawing_vae"), shape, ROWS)
+    first_frame, *others = frames(images)
     more = {"append_images": others, "duration": 180, "loop": 0}
     with atomic_write(path) as temporary:
         first_frame.save(temporary, save_all=True, quality=70, method=2, **more)
