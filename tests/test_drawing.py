@@ -112,3 +112,19 @@ def test_a_pair_is_read_from_a_chapters_results():
     found = drawing.pair(results, "drawing_ae")
     x = np.random.default_rng(1).random((5, 64), dtype=np.float32)
     assert (found.encoder(x) == given.encoder(x)).all() and (found.codes == given.codes).all()
+
+
+def test_codes_outside_the_plane_are_left_out_and_the_others_keep_their_labels():
+    codes = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+    codes[0] = 1000, 0  # far outside, and first: labels must not move up
+    one = pair()._replace(codes=codes)
+    labels = np.arange(400) % 3
+    found = data_of(made({"AE": one}, labels=labels))["pairs"][0]
+    left, right, bottom, top = found["extent"]
+    inside = (codes[:, 0] >= left) & (codes[:, 0] <= right) & (codes[:, 1] >= bottom) & (codes[:, 1] <= top)
+    assert not inside[0] and right < 10
+    assert found["labels"] == labels[inside].tolist() and len(found["x"]) == inside.sum()
+    across = (codes[inside, 0] - left) / (right - left)
+    down = (top - codes[inside, 1]) / (top - bottom)
+    assert np.abs(np.array(found["x"]) / 1000 - across).max() < 0.001
+    assert np.abs(np.array(found["y"]) / 1000 - down).max() < 0.001

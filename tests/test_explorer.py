@@ -41,19 +41,6 @@ def tile(sprite, data, index):
     return np.asarray(sprite.crop((left, top, left + data["width"], top + data["height"])))
 
 
-def a_plane(**changes):
-    points = torch.tensor([[0.0, 0.0], [-1.0, 2.0], [5.0, 0.0]])
-    given = {
-        "images": images(3, 4, 1, 6, 5),
-        "extent": (-1, 3, -2, 2),
-        "points": points,
-        "labels": torch.tensor([0, 1, 2]),
-        "classes": CLASSES,
-        "title": "A plane",
-    }
-    return explorer.plane(**{**given, **changes})
-
-
 def strips(**changes):
     given = {
         "rows": {"up": images(3, 3, 4, 4), "down": images(3, 3, 4, 4, seed=1)},
@@ -91,7 +78,7 @@ def some_draws(**changes):
     return explorer.draws(**{**given, **changes})
 
 
-MAKERS = [a_plane, strips, a_map, some_draws]
+MAKERS = [strips, a_map, some_draws]
 
 
 # --- what is on the page ---------------------------------------------------------------------------
@@ -115,7 +102,7 @@ def test_the_same_arrays_give_the_same_bytes_and_others_another_mark(make):
 @pytest.mark.parametrize("make", MAKERS)
 def test_without_a_script_there_is_a_still_image_with_a_description(make):
     before, *_ = make().html.split("<script")
-    assert re.search(r'alt="(A plane|Strips|A map|Draws): [^"]{10,}"', before)
+    assert re.search(r'alt="(Strips|A map|Draws): [^"]{10,}"', before)
     assert np.asarray(still_of(make()).convert("L")).std() > 1
     assert 'data-lm-suppress-shortcuts="true"' in before, "JupyterLab would take the arrow keys"
 
@@ -144,13 +131,6 @@ def test_numbers_arrays_and_both_ranges_of_pixels_are_the_same_to_it():
 # --- images survive --------------------------------------------------------------------------------
 
 
-def test_a_planes_images_come_back():
-    made, given = a_plane(), images(3, 4, 1, 6, 5)
-    for index in range(12):
-        image = tile(opened(data_of(made)["sprite"]), data_of(made), index)
-        np.testing.assert_array_equal(image, given.flatten(0, 1)[index, 0])
-
-
 def test_strips_are_rows_of_the_sprite_in_colour():
     made = strips()
     data = data_of(made)
@@ -171,8 +151,8 @@ def test_a_maps_images_lie_beside_its_still_also_where_they_fill_no_square():
 
 
 def test_large_images_are_reduced_not_cut():
-    ramp = torch.linspace(0, 1, 200).expand(2, 2, 1, 100, 200)
-    data = data_of(explorer.plane(ramp, (0, 1, 0, 1), title="Ramp"))
+    ramp = torch.linspace(0, 1, 200).expand(3, 1, 100, 200)
+    data = data_of(a_map(images=ramp))
     assert (data["width"], data["height"]) == (64, 32)
 
 
@@ -187,17 +167,9 @@ def test_a_lattice_begins_at_the_upper_left_and_reads_like_a_page():
     assert codes[2, 4].tolist() == [3, -2]
 
 
-def test_points_are_thousandths_from_the_upper_left_and_those_outside_are_left_out():
-    data = data_of(a_plane())
-    assert (data["x"], data["y"], data["labels"]) == ([250, 0], [500, 0], [0, 1])
+def test_points_are_thousandths_from_the_upper_left():
     data = data_of(a_map())
     assert (data["x"], data["y"]) == ([0, 500, 1000], [1000, 0, 500])
-
-
-def test_a_plane_may_have_no_points_and_points_no_classes():
-    assert "x" not in data_of(a_plane(points=None, labels=None, classes=None))
-    data = data_of(a_plane(labels=None, classes=None))
-    assert data["classes"] == [""] and data["labels"] == [0, 0]
 
 
 def test_positions_and_numbers_are_rounded_for_readers():
@@ -253,42 +225,16 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
 @pytest.mark.parametrize(
     ("make", "changes", "message"),
     [
-        (
-            a_plane,
-            {"images": images(3, 4, 6, 5)},
-            r"images is \(3, 4, 6, 5\).*\(rows, columns, C, H, W\)",
-        ),
-        (a_plane, {"images": images(3, 4, 2, 6, 5)}, "C = 1 or 3"),
-        (a_plane, {"images": images(1, 4, 1, 6, 5)}, "a grid of 1×4 is no plane"),
-        (
-            a_plane,
-            {"images": torch.full((2, 2, 1, 3, 3), 1.2)},
-            r"outside \[0, 1\].*clamp",
-        ),
-        (
-            a_plane,
-            {"images": torch.full((2, 2, 1, 3, 3), torch.nan)},
-            r"outside \[0, 1\]",
-        ),
-        (
-            a_plane,
-            {"images": torch.zeros(2, 2, 1, 3, 3, dtype=torch.long)},
-            "or give uint8",
-        ),
-        (a_plane, {"extent": (3, -1, -2, 2)}, "must rise from left to right"),
-        (a_plane, {"points": torch.zeros(3, 3)}, r"points is \(3, 3\).*\(N, 2\)"),
-        (a_plane, {"points": torch.full((3, 2), torch.inf)}, "finite"),
-        (a_plane, {"classes": None}, "labels and classes go together"),
-        (
-            a_plane,
-            {"labels": torch.tensor([0, 1])},
-            r"labels is \(2,\).*\(3,\), one per point",
-        ),
-        (
-            a_plane,
-            {"labels": torch.tensor([0, 1, 3])},
-            "labels go from 0 to 3, but there are 3 classes",
-        ),
+        (a_map, {"images": images(3, 6, 5)}, r"images is \(3, 6, 5\).*\(n, C, H, W\)"),
+        (a_map, {"images": images(3, 2, 6, 5)}, "C = 1 or 3"),
+        (a_map, {"images": torch.full((3, 1, 3, 3), 1.2)}, r"outside \[0, 1\].*clamp"),
+        (a_map, {"images": torch.full((3, 1, 3, 3), torch.nan)}, r"outside \[0, 1\]"),
+        (a_map, {"images": torch.zeros(3, 1, 3, 3, dtype=torch.long)}, "or give uint8"),
+        (a_map, {"points": torch.zeros(3, 3)}, r"points is \(3, 3\).*\(N, 2\)"),
+        (a_map, {"points": torch.full((3, 2), torch.inf)}, "finite"),
+        (a_map, {"classes": None}, "labels and classes go together"),
+        (a_map, {"labels": torch.tensor([0, 1])}, r"labels is \(2,\).*\(3,\), one per point"),
+        (a_map, {"labels": torch.tensor([0, 1, 3])}, "labels go from 0 to 3, but there are 3 classes"),
         (strips, {"rows": {}}, "rows is empty"),
         (
             strips,
@@ -336,21 +282,8 @@ def test_what_cannot_be_meant_is_refused(make, changes, message):
         make(**changes)
 
 
-# --- two beside each other -------------------------------------------------------------------------
-
-
-def test_two_explorers_share_one_script_and_carry_their_titles():
-    first, second = a_plane(), a_plane(title="<b>Another")
-    both = explorer.beside(first, second)
-    assert both.html.count("<script data-explorer-code>") == 1
-    assert both.html.count('<script type="application/json"') == 2
-    assert both.html.rstrip().endswith("</script>"), "the script finds what stands before it"
-    assert ">A plane</p>" in both.html and ">&lt;b>Another</p>" in both.html.replace("&gt;", ">")
-    assert repr(both) == "Explorer: A plane, <b>Another"
-
-
 def test_points_have_their_classes_colours():
-    assert data_of(a_plane())["colors"] == plots.class_colors(3)
+    assert data_of(a_map())["colors"] == plots.class_colors(3)
 
 
 # --- the script ------------------------------------------------------------------------------------
@@ -386,12 +319,6 @@ def test_a_merged_page_has_todays_script():
 
 
 # --- which point is which -----------------------------------------------------------
-
-
-def test_points_keep_their_own_labels_where_others_lie_outside():
-    points = torch.tensor([[9.0, 0.0], [0.0, 0.0], [0.0, -9.0], [3.0, -2.0]])
-    data = data_of(a_plane(points=points, labels=torch.tensor([2, 1, 2, 0])))
-    assert (data["x"], data["y"], data["labels"]) == ([250, 1000], [500, 1000], [1, 0])
 
 
 @pytest.mark.parametrize(("given", "start"), [({}, 1), ({"start": 0}, 0), ({"start": 2}, 2)])

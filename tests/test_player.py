@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lib.report import embed, explorer, player
+from lib.report import explorer, player
 
 matplotlib.use("agg")
 rng = np.random.default_rng(0)
@@ -209,45 +209,13 @@ def test_a_player_is_still_on_paper_and_without_a_script(visit):
     assert visit(a_walk().html, java_script_enabled=False).locator("img").is_visible()
 
 
-def planes():
-    images = rng.integers(256, size=(3, 3, 1, 8, 8)).astype(np.uint8)
-    return [explorer.plane(images, (-1, 1, -1, 1), title=name) for name in "AB"]
-
-
-@pytest.mark.parametrize(("width", "together"), [(760, True), (660, False), (390, False)])
-def test_two_explorers_stand_beside_each_other_where_there_is_room(visit, width, together):
-    html = explorer.beside(*planes()).html
-    page = visit(html, viewport={"width": width, "height": 800})
-    first, second = [place.bounding_box() for place in page.locator(".map").all()]
-    assert (abs(first["y"] - second["y"]) < 2) == together
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    area, said = page.locator(".map canvas").nth(1), page.locator("[role=status]")
-    before = said.all_inner_texts()
-    area.focus()
-    page.keyboard.press("ArrowRight")
-    after = said.all_inner_texts()
-    assert after[0] == before[0] and after[1] != before[1]
-
-
-def test_todays_script_wakes_planes_whose_still_was_their_sprite(visit):
-    """So were those of runs that are published."""
-    made = planes()[0].html
-    data = data_of(planes()[0])
-    sprite = data.pop("sprite")
-    old = re.sub(r'(<img [^>]*src=")[^"]+', lambda found: found[1] + sprite, made)
-    text = r'(<script type="application/json"[^>]*>).*?(</script>)'
-    old = re.sub(text, lambda found: found[1] + json.dumps(data) + found[2], old)
-    page = visit(embed.refresh(old))
-    assert page.locator(".map canvas").is_visible()
-    tile = page.locator("canvas.tile")
-    assert tile.evaluate("c => c.getContext('2d').getImageData(0, 0, 8, 8).data[3]")
-
-
 GROUND = "c => [...c.getContext('2d').getImageData(2, 2, 1, 1).data].slice(0, 3)"
 
 
 def test_an_explorer_follows_the_pages_theme(visit):
-    page = visit(planes()[0].html)
+    images = rng.integers(256, size=(3, 1, 8, 8)).astype(np.uint8)
+    made = explorer.scatter(rng.normal(size=(3, 2)), images, np.arange(3), ["a", "b", "c"], title="Dots")
+    page = visit(made.html)
     area = page.locator(".map canvas")
     area.wait_for()
     assert area.evaluate(GROUND) == [255, 255, 255]

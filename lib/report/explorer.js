@@ -52,7 +52,7 @@
     context.globalAlpha = 1;
   };
 
-  // --- a plane with dots, for plane and scatter ---------------------------------------------------
+  // --- a plane with dots, for drawing and scatter  ---------------------------------------------------
 
   /** A canvas as wide as its place, redrawn sharply at every size: `paint` its ground, `mark` what moves. */
   const map = (kind, label, describedBy, ratio, margin, paint, mark) => {
@@ -248,45 +248,6 @@
     const code = () => [left + at[0] * (right - left), top - at[1] * (top - bottom)];
     const set = (z1, z2) => go((z1 - left) / (right - left), (top - z2) / (top - bottom));
     return { view, at, code, nearest, inside, set };
-  };
-
-  // --- plane: a code anywhere, decoded ------------------------------------------------------------
-
-  const plane = (data, sprite, box) => {
-    const rows = sprite.naturalHeight / data.height;
-    const image = tile(data);
-    const readout = make("p", { role: "status" });
-    const help = make(
-      "p", { class: "help", id: "help" },
-      `Drag over the plane, or use the arrow keys (Shift: larger steps, Home: centre). Decoded at ${rows} × ${data.columns} places, blended between.`,
-    );
-    const one = image.getContext("2d");
-    const lower = make("canvas", { width: data.width, height: data.height });
-    const other = lower.getContext("2d");
-
-    /** Draws one row's two images, weighted, on a canvas of a tile's size. */
-    const across = (context, row, column, share) => {
-      draw(context, data, sprite, row * data.columns + column);
-      draw(context, data, sprite, row * data.columns + column + 1, share);
-    };
-    const chart = coordinates(data, () => {
-      const [u, v] = [chart.at[0] * (data.columns - 1), chart.at[1] * (rows - 1)];
-      const [column, row] = [Math.min(Math.floor(u), data.columns - 2), Math.min(Math.floor(v), rows - 2)];
-      across(one, row, column, u - column);
-      across(other, row + 1, column, u - column);
-      one.globalAlpha = v - row;
-      one.drawImage(lower, 0, 0);
-      one.globalAlpha = 1;
-      const [z1, z2] = chart.code();
-      let text = `${data.axes[0]} = ${number(z1, 2)}, ${data.axes[1]} = ${number(z2, 2)}.`;
-      if (data.x && data.x.length && hasClasses(data)) text += ` Nearest ${data.noun}: ${data.classes[chart.nearest()]}.`;
-      readout.textContent = text;
-    });
-
-    const side = make("div", { class: "side" }, image, readout);
-    if (data.x && hasClasses(data)) side.append(legend(data));
-    box.append(make("div", { class: "panes" }, chart.view.pane, side), help);
-    chart.inside(0.5, 0.5);
   };
 
   // --- strips: a slider per direction -------------------------------------------------------------
@@ -553,7 +514,7 @@
 
   // --- start --------------------------------------------------------------------------------------
 
-  const KINDS = { plane, strips, scatter, draws, player, drawing };
+  const KINDS = { strips, scatter, draws, player, drawing };
 
   const start = async (host) => {
     const mark = host.dataset.explorer;

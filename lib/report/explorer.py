@@ -1,4 +1,4 @@
-"""Pictures to explore: an image for every place, every step, every point.
+"""Pictures to explore: an image for every step, every point.
 
 Each function takes arrays and returns an :class:`~lib.report.embed.Explorer`, which a
 notebook cell displays when it is the cell's last expression. It answers to mouse,
@@ -6,7 +6,6 @@ touch and arrow keys. Where no script runs, on paper too, a still image stands i
 place.
 """
 
-import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -31,59 +30,6 @@ Extent = tuple[float, float, float, float]
 
 
 # --- the pictures ------------------------------------------------------------------
-
-
-def plane(
-    images: Any,
-    extent: Extent,
-    points: Any = None,
-    labels: Any = None,
-    classes: Sequence[str] | None = None,
-    *,
-    title: str,
-    axes: tuple[str, str] = ("z₁", "z₂"),
-    noun: str = "code",
-    limit: int = LIMIT,
-) -> Explorer:
-    """A plane of codes to move over, and the image that is decoded there.
-
-    ``images``
-        Decoded images (rows, columns, C, H, W) of a :func:`lattice` over ``extent``,
-        pixels in [0, 1] or uint8. Between them the four nearest are blended.
-    ``extent``
-        (left, right, bottom, top) of the plane, in the codes' unit.
-    ``points``, ``labels``, ``classes``
-        Codes (N, 2) to draw on the plane, their classes (N,) and the classes' names.
-        Points outside are left out.
-    ``title``, ``axes``, ``noun``
-        What the picture is, its axes, and what a point is: words for the picture and
-        for those who hear it.
-
-    Raises ValueError for shapes that do not fit, and for more than ``limit`` bytes.
-    """
-    stack = _images("images", images, 5)
-    rows, columns = stack.shape[:2]
-    if rows < 2 or columns < 2:
-        raise ValueError(
-            f"images: a grid of {rows}×{columns} is no plane; decode a lattice of "
-            "2×2 codes or more."
-        )
-    left, right, bottom, top = bounds = tuple(map(float, extent))
-    if not (left < right and bottom < top):
-        raise ValueError(
-            f"extent={tuple(extent)}: (left, right, bottom, top) must rise from left "
-            "to right and bottom to top."
-        )
-    data = {"kind": "plane", "extent": list(bounds), "axes": list(axes), "noun": noun}
-    if points is not None:
-        flat, label, names = _labelled(points, labels, classes)
-        x, y = flat.T
-        inside = (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
-        data |= _points(flat[inside], label[inside], names, bounds)
-    tiles, sprite = _sprite(stack.reshape(-1, *stack.shape[2:]), columns)
-    still = _still_plane(sprite, bounds, axes)
-    alt = f"{title}: {rows} rows of {columns} decoded images."
-    return embed.build(title, data | tiles, _uris(sprite), *still, alt, limit)
 
 
 def strips(
@@ -269,31 +215,13 @@ def draws(
     return embed.build(title, data | tiles, _uris(sprite), *still, alt, limit)
 
 
-def beside(first: Explorer, second: Explorer) -> Explorer:
-    """Two explorers side by side under their titles; on a phone one below the other."""
-    script = embed.script()
-    # Two columns fit into the page's; each needs 20 rem before it is better alone.
-    items = "".join(
-        '<div style="flex: 1 1 20rem; min-width: 0; max-width: 100%">'
-        f'<p style="margin: 0 0 0.4rem; font-weight: 600">{html.escape(one.title)}</p>'
-        f"{one.html.replace(script, '')}</div>\n"
-        for one in (first, second)
-    )
-    # One copy of the script wakes both; it comes after the last of them.
-    piece = (
-        '<div class="lwl-beside" style="display: flex; flex-wrap: wrap; gap: 1rem">\n'
-        f"{items}</div>\n{script}\n"
-    )
-    return Explorer(f"{first.title}, {second.title}", piece)
-
-
 # --- what they are made from ---------------------------------------------------------
 
 
 def lattice(extent: Extent, rows: int, columns: int) -> np.ndarray:
     """Codes float32 (rows, columns, 2) over (left, right, bottom, top).
 
-    They are in the order that :func:`plane` wants: top row first.
+    The top row comes first.
     """
     left, right, bottom, top = extent
     across = np.linspace(left, right, columns, dtype=np.float32)
@@ -401,21 +329,6 @@ def _uris(sprite: np.ndarray) -> Iterator[dict[str, str]]:
 
 
 # --- stills --------------------------------------------------------------------------
-
-
-def _still_plane(
-    sprite: np.ndarray, bounds: Extent, axes: tuple[str, str]
-) -> tuple[str, int]:
-    """The whole grid of decoded images between its axes."""
-    left, right, bottom, top = bounds
-    height = np.clip(5.5 * (top - bottom) / (right - left), 2, 8) + 0.6
-    figure = Figure(figsize=(6.2, height), facecolor="white", layout="constrained")
-    ax = figure.add_subplot()
-    tiles = sprite.repeat(3, axis=-1) if sprite.shape[-1] == 1 else sprite
-    ax.imshow(tiles, extent=bounds, interpolation="antialiased", aspect="equal")
-    ax.set(xlabel=axes[0], ylabel=axes[1])
-    ax.grid(False)
-    return picture(figure)
 
 
 def _still_strips(
