@@ -9,7 +9,7 @@ import sys
 
 import nbformat
 import pytest
-from toys import environment
+from toys import BIN, environment
 
 from lib.files import ROOT
 from lib.site import contents
@@ -88,7 +88,7 @@ def test_the_other_steps_are_commands_that_there_are(copy):
     for line in commands:
         words = shlex.split(line)
         if words[0] == "make":
-            venv = f"BIN={sys.prefix}/bin"
+            venv = f"BIN={BIN}"
             run(folder, "make", "--dry-run", "--assume-old=.venv/.ready", venv, *words[1:])
         else:
             assert words[:3] == [".venv/bin/python", "-m", "pytest"]

@@ -15,6 +15,7 @@ import zipfile
 from functools import partial
 
 import pytest
+from toys import BIN
 
 from lib.files import ROOT
 from lib.site import environment
@@ -79,7 +80,7 @@ def test_an_environment_is_made_found_whole_and_made_anew_when_it_is_not(clone):
     make_wheel(moved, "toy", "2.0")
     (moved / "requirements.txt").write_text("./toy-2.0-py3-none-any.whl\n")
     (moved / ".venv" / "mine").write_text("")
-    status, said = set_up(moved, command=["make", f"PYTHON={sys.executable}", "TORCH=lock", ".venv/.ready"])
+    status, said = set_up(moved, command=["make", f"PYTHON={BIN / 'python'}", "TORCH=lock", ".venv/.ready"])
     assert status == 0 and "requirements.txt has changed" in said
     # Up to date, in place.
     assert (moved / ".venv" / "mine").exists() and [*moved.glob(".venv/lib/python*/site-packages/toy-2.0.dist-info")]
@@ -245,7 +246,7 @@ def test_without_cuda_both_come_from_pytorchs_index_or_else_the_whole_lock_is_ta
     if tool == "uv":
         uv = clone / "tools" / "uv"
         uv.parent.mkdir()
-        uv.write_text(UV.format(python=sys.executable, torch=str(folder / "torch"), vision=str(folder / "torchvision")))
+        uv.write_text(UV.format(python=BIN / "python", torch=str(folder / "torch"), vision=str(folder / "torchvision")))
         uv.chmod(0o755)
         more = {"PATH": f"{uv.parent}:/usr/bin:/bin"}
     status, said = set_up(clone, "--torch", "cpu", PIP_FIND_LINKS=elsewhere, **more)

@@ -1,28 +1,18 @@
 """The plain lines of the README and of the page on re-running are those that make runs; the README is short."""
 
-import atexit
 import re
-import shutil
 import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from toys import environment
+from toys import BIN, environment
 
 from lib.files import ROOT
 from lib.site import picture
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RERUN = (ROOT / "book" / "rerun.md").read_text(encoding="utf-8")
-# A way to this environment without spaces, whatever the folder of the clone is called: make splits words at them.
-VENV = Path(tempfile.mkdtemp(prefix="lwl-venv-")) / "venv"
-VENV.symlink_to(Path(sys.executable).parent.parent)
-BIN = VENV / "bin"
-atexit.register(shutil.rmtree, VENV.parent, ignore_errors=True)
 
 
 def make(*arguments, folder=ROOT, **more):

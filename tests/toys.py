@@ -1,15 +1,25 @@
 """A copy of the project with toy chapters that measure and tell in no time, without torch."""
 
+import atexit
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lib.files import ROOT
+
+# A way to this environment without spaces, whatever the folder of the clone is called: make and #! split words
+# at them.
+VENV = Path(tempfile.mkdtemp(prefix="lwl-venv-")) / "venv"
+VENV.symlink_to(Path(sys.executable).parent.parent)
+BIN = VENV / "bin"
+atexit.register(shutil.rmtree, VENV.parent, ignore_errors=True)
 
 PARAMETERS = """\
 from lib.report.parameters import Count, Rate, Seed
