@@ -56,6 +56,8 @@ class NameFolds(SphinxPostTransform):
                 cell["prompt_show"], cell["prompt_hide"] = what, what
 
     def _held(self, cell: nodes.container) -> str:
+        if "tag_parameters" in cell["classes"]:
+            return "Parameters"
         if "tag_measure" in cell["classes"]:
             return "Measuring code"
         numbers = self.env.toc_fignumbers.get(self.env.docname, {}).get("figure", {})

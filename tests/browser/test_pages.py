@@ -292,6 +292,8 @@ def test_pages_are_written_for_readers(chromium, name):
             assert not re.search(rf"\b{words}\b", prose), words
         folds = visit.page.locator("details.hide > summary").all_text_contents()
         assert [fold for fold in folds if "code cell" in fold] == []
+        if name in CHAPTERS and name in FINISHED:
+            assert any(fold.strip().startswith("Parameters") for fold in folds)
         assert visit.page.locator("article img[src$='.gif']").count() == 0
 
 
