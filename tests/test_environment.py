@@ -42,7 +42,8 @@ def make_wheel(folder, name, version, source="", requires=()):
 def clone(tmp_path):
     folder = tmp_path / "a space" / "book"
     (folder / "lib" / "site").mkdir(parents=True)
-    shutil.copy(ROOT / "lib" / "site" / "environment.py", folder / "lib" / "site")
+    for name in ("environment.py", "ipython_config.py"):
+        shutil.copy(ROOT / "lib" / "site" / name, folder / "lib" / "site")
     shutil.copy(ROOT / "Makefile", folder)
     make_wheel(folder, "toy", "1.0")
     (folder / "requirements.txt").write_text("./toy-1.0-py3-none-any.whl\n")
@@ -65,6 +66,11 @@ def test_an_environment_is_made_found_whole_and_made_anew_when_it_is_not(clone):
     assert subprocess.call([python, "-c", "import toy"]) == 0
     (clone / ".venv" / "mine").write_text("")
     assert set_up(clone) == (0, "") and (clone / ".venv" / "mine").exists()
+    settings = clone / ".venv" / environment.SETTINGS
+    wanted = (ROOT / "lib" / "site" / "ipython_config.py").read_bytes()
+    assert settings.read_bytes() == wanted, "kernels find the project's settings"
+    settings.unlink()
+    assert set_up(clone) == (0, "") and settings.read_bytes() == wanted
     # A comment is no change of the lock, and a date is none.
     (clone / "requirements.txt").write_text("# toys\n./toy-1.0-py3-none-any.whl\n")
     assert set_up(clone) == (0, "")

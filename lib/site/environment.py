@@ -26,6 +26,9 @@ says that the environment is as new as it is."""
 BIN = HOME / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 
+SETTINGS = Path("etc", "ipython", "ipython_config.py")
+"""In the environment: what its kernels read first, whoever starts them."""
+
 SUITABLE = [(3, 11), (3, 12), (3, 13)]
 CPU_INDEX = os.environ.get("LWL_CPU_INDEX", "")
 """PyTorch's index of builds without CUDA, or a mirror; uv knows it by itself."""
@@ -186,10 +189,26 @@ def set_up(torch: str) -> None:
 
 
 def _write_mark(builds: str) -> None:
+    shield()
     facts = {"lock": lock(), "torch": builds, "packages": sorted(installed())}
     temporary = READY.with_suffix(".new")
     temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, READY)
+
+
+def shield() -> None:
+    """Put ``ipython_config.py`` where the environment's kernels find it.
+
+    pip leaves such files out of an editable installation.
+    """
+    wanted = Path(__file__).with_name(SETTINGS.name).read_bytes()
+    target = HOME / SETTINGS
+    if target.exists() and target.read_bytes() == wanted:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".new")
+    temporary.write_bytes(wanted)
+    os.replace(temporary, target)
 
 
 def _empty() -> None:
@@ -242,6 +261,8 @@ def main(arguments: list[str] | None = None) -> int:
     wrong = trouble()
     old = None if wrong else outdated()
     if wrong is None and old is None:
+        if ours():
+            shield()
         return 0
     try:
         if sys.version_info[:2] not in SUITABLE:

@@ -1,10 +1,10 @@
 """Settings of the kernels of this environment: a chapter sees the project's own.
 
-pip copies this file to ``etc/ipython`` of the environment, where each IPython kernel
-reads it first, whoever starts it: papermill, Snakemake or JupyterLab. What a user has
-set for other work reaches no run: IPython profiles and start-up files, matplotlib's
-backend and matplotlibrc, and modules that lie in the working folder, such as another
-``lib``.
+``environment.py`` copies this file to ``etc/ipython`` of the environment, where each
+IPython kernel reads it first, whoever starts it: papermill, Snakemake or JupyterLab.
+What a user has set for other work reaches no run: IPython profiles and start-up files,
+matplotlib's backend and matplotlibrc, and modules that lie in the working folder, such
+as another ``lib``.
 """
 
 import atexit

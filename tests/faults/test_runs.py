@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
 import psutil
@@ -20,6 +21,7 @@ from toys import KERNEL, MEASURING, commit_all, environment, git, make_project, 
 from lib import commits, files
 from lib.report.results import Results
 from lib.site import book, engine
+from lib.site import environment as settings_file
 
 
 @pytest.fixture
@@ -217,6 +219,30 @@ def test_no_setting_of_the_users_reaches_a_run(project, tmp_path, tried):
     executed = (project / "_build/results/demo/01_a/seed-0.ipynb").read_text(encoding="utf-8")
     assert "µ ±" in executed and not re.search("MATPLOTLIBRC|PYTHONSTARTUP|GIT_DIR", executed)
     tried("faults", "settings of the user's", len(settings) + 1)
+
+
+SETTLED = Path(sys.prefix) / settings_file.SETTINGS
+
+
+@pytest.mark.skipif(not SETTLED.exists(), reason="make did not set this environment up")
+def test_papermill_by_hand_sees_the_projects_settings_too(tmp_path, tried):
+    mine, work = tmp_path / "mine", tmp_path / "work"
+    mine.mkdir()
+    work.mkdir()
+    settings = settings_of_a_user(mine)
+    (work / "lib.py").write_text("another = True")
+    told = "import lib.report, os\nprint('found', lib.report.__file__, os.environ.get('MPLBACKEND') == 'no')"
+    notebook = new_notebook(cells=[new_code_cell(told)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(notebook, work / "in.ipynb")
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept |= {name: settings[name] for name in ("MPLBACKEND", "MATPLOTLIBRC", "IPYTHONDIR")}
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "in.ipynb", "out.ipynb"]
+    run = subprocess.run(command, cwd=work, env=kept, capture_output=True, encoding="utf-8")
+    assert run.returncode == 0, run.stderr
+    (output,) = nbformat.read(work / "out.ipynb", 4).cells[-1].outputs
+    assert re.fullmatch(r"found (?!.*/work/lib).*/lib/report/__init__.py False\n", output.text)
+    tried("faults", "settings of the user's", 4)
 
 
 def test_the_environment_of_jobs_keeps_what_is_no_setting():
