@@ -35,8 +35,8 @@ class ThisLib:
         return next((spec for spec in found if spec is not None), None)
 
 
-def _settle(app, config):
-    sys.meta_path.insert(0, ThisLib)
+def _forget(app):
+    """Let the user's IPython profile and its start-up files count for nothing."""
     empty = tempfile.mkdtemp(prefix="lwl-no-settings-")
     atexit.register(shutil.rmtree, empty, ignore_errors=True)
     # Where IPython looks for settings: the working folder and the user's profile come
@@ -46,6 +46,12 @@ def _settle(app, config):
     for number in range(paths.index(here) if here in paths else 0):
         paths[number] = empty
     app.profile_dir.startup_dir = empty
+
+
+def _settle(app, config):
+    sys.meta_path.insert(0, ThisLib)
+    if not os.environ.get("LWL_TELL"):  # telling has a profile that the project made
+        _forget(app)
     config.InteractiveShellApp.exec_PYTHONSTARTUP = False
     config.InteractiveShellApp.ignore_cwd = True
     for name in ("MPLBACKEND", "MATPLOTLIBRC"):
