@@ -50,7 +50,9 @@ def _forget(app):
 
 def _settle(app, config):
     sys.meta_path.insert(0, ThisLib)
-    if not os.environ.get("LWL_TELL"):  # telling has a profile that the project made
+    if (
+        os.environ.get("LWL_KERNEL") != "telling"
+    ):  # that has a profile that tell.py made
         _forget(app)
     config.InteractiveShellApp.exec_PYTHONSTARTUP = False
     config.InteractiveShellApp.ignore_cwd = True

@@ -152,6 +152,7 @@ def _bare(folder: Path, root: Path) -> dict[str, str]:
         **empty,
         "HOME": str(folder),
         "IPYTHONDIR": str(folder / "ipython"),
+        "LWL_KERNEL": "telling",  # ipython_config.py leaves this profile in force
         "MPLCONFIGDIR": str(drawing),
         "PYTHONPATH": str(root),
         "PYTHONNOUSERSITE": "1",
