@@ -90,6 +90,33 @@ def conv_decoder(
     )
 
 
+class ELU(nn.ELU):
+    """ELU with alpha = 1, torch's to within 1e-7, but not at 10 ns a number.
+
+    torch's own kernel takes expm1 of one number after the other, which on a CPU costs
+    as much as the convolution before it. exp(x) − 1 is vectorised, and taken in single
+    precision at least, as bfloat16 knows too little of numbers near 1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _EluFunction.apply(x)
+
+
+class _EluFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        at_least_single = torch.promote_types(x.dtype, torch.float32)
+        low = x.clamp_max(0).to(at_least_single).exp_().sub_(1)
+        y = low.to(x.dtype).add_(x.clamp_min(0))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, y)
+
+
 class PixelBias(nn.Module):
     """Adds a learned number to each logit (B, C, H, W), beginning at the logit of that
     pixel's mean.
@@ -115,13 +142,13 @@ def pooled_encoder(shape: Shape, out: int) -> nn.Sequential:
     channels = _exactly_28(shape)
     return nn.Sequential(
         nn.Conv2d(channels, 32, 3),  # (B, 32, 26, 26)
-        nn.ELU(),
+        ELU(),
         nn.AvgPool2d(2),
         nn.Conv2d(32, 64, 3),  # (B, 64, 11, 11)
-        nn.ELU(),
+        ELU(),
         nn.AvgPool2d(2),
         nn.Conv2d(64, 256, 5),  # (B, 256, 1, 1)
-        nn.ELU(),
+        ELU(),
         nn.Flatten(),
         nn.Linear(256, out),
     )
@@ -133,22 +160,26 @@ def upsampled_decoder(latent_dim: int, shape: Shape) -> nn.Sequential:
 
     The decoder of the same assignment. Its first layer, a 5×5 convolution of a single
     pixel padded by 4, is written as the transposed convolution that it is, at a 25th of
-    the work.
+    the work. The other convolutions' padding is a layer of its own: in bfloat16 the
+    gradient of one padded by 2 takes three times as long.
     """
     channels = _exactly_28(shape)
     return nn.Sequential(
         nn.Linear(latent_dim, 256),
-        nn.ELU(),
+        ELU(),
         nn.Unflatten(1, (256, 1, 1)),
         nn.ConvTranspose2d(256, 64, 5),  # (B, 64, 5, 5)
-        nn.ELU(),
+        ELU(),
         nn.UpsamplingBilinear2d(scale_factor=2),
-        nn.Conv2d(64, 32, 3, padding=2),  # (B, 32, 12, 12)
-        nn.ELU(),
+        nn.ZeroPad2d(2),
+        nn.Conv2d(64, 32, 3),  # (B, 32, 12, 12)
+        ELU(),
         nn.UpsamplingBilinear2d(scale_factor=2),
-        nn.Conv2d(32, 16, 3, padding=2),  # (B, 16, 26, 26)
-        nn.ELU(),
-        nn.Conv2d(16, channels, 3, padding=2),
+        nn.ZeroPad2d(2),
+        nn.Conv2d(32, 16, 3),  # (B, 16, 26, 26)
+        ELU(),
+        nn.ZeroPad2d(2),
+        nn.Conv2d(16, channels, 3),
     )
 
 

@@ -96,6 +96,26 @@ def test_the_first_layer_of_the_decoder_is_the_assignments_padded_convolution():
     torch.testing.assert_close(transposed(x), padded(x))
 
 
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1.2e-7), (torch.float64, 1e-15), (torch.bfloat16, 4e-3)])
+def test_elu_is_torchs_forwards_and_backwards(dtype, atol):
+    x = torch.cat([torch.linspace(-30, 30, 601), torch.tensor([0.0, -0.0, 1e-4, -1e-4])]).to(dtype)
+    both = []
+    for function in (nets.ELU(), nn.ELU()):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        y.backward(torch.linspace(1, 2, len(x), dtype=dtype))
+        both.append((y.detach(), leaf.grad))
+    for ours, theirs in zip(*both, strict=True):
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours, theirs, atol=atol, rtol=2**-8 if dtype is torch.bfloat16 else 1e-6)
+    assert nets.ELU()(torch.tensor([float("nan")])).isnan(), "a broken number stays broken"
+
+
+def test_elu_passes_a_numerical_check_of_its_gradient():
+    x = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: nets.ELU()(x), x)
+
+
 def test_convolutional_networks_take_another_activation():
     encoder = nets.conv_encoder((1, 28, 28), 2, 6, nn.ELU)
     decoder = nets.conv_decoder(3, 2, (1, 28, 28), nn.ELU)
@@ -355,8 +375,8 @@ def test_the_assignments_networks_bend_where_it_says():
     shape = (1, 28, 28)
     names = ["Conv2d", "ELU", "AvgPool2d"] * 2 + ["Conv2d", "ELU", "Flatten", "Linear"]
     assert [type(layer).__name__ for layer in nets.pooled_encoder(shape, 20)] == names
-    up = ["ELU", "UpsamplingBilinear2d", "Conv2d"]
-    names = ["Linear", "ELU", "Unflatten", "ConvTranspose2d", *up, *up, "ELU", "Conv2d"]
+    up = ["ELU", "UpsamplingBilinear2d", "ZeroPad2d", "Conv2d"]
+    names = ["Linear", "ELU", "Unflatten", "ConvTranspose2d", *up, *up, "ELU", "ZeroPad2d", "Conv2d"]
     assert [type(layer).__name__ for layer in nets.upsampled_decoder(10, shape)] == names
 
 

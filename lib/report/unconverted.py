@@ -173,18 +173,6 @@ def contradictions(name: str, p: Mapping[str, Any]) -> list[str]:
     When a chapter is converted, these become limits of its types and its own checks.
     """
     checks: dict[str, list[tuple[str, Callable[[], bool], str]]] = {
-        "03_likelihood": [
-            ("counts", lambda: len(set(p["counts"])) < max(2, len(p["counts"])),
-             "two different numbers or more are wanted, as in [1, 10, 100]"),
-            ("scored_images", lambda: p["scored_images"] == 1,
-             "it must be 0, which means all, or at least 2, for a spread"),
-            ("exact_dim", lambda: p["exact_dim"] > 28 * 28,
-             "at most 784, the pixels of an image"),
-            ("exact_dim", lambda: 0 < p["train_images"] - p["validation_images"] < p["exact_dim"],
-             "at most train_images − validation_images, which it is fitted to"),
-            ("dataset", lambda: p["dataset"] in ("photo_digits", "photo_mnist", "svhn", "cifar10"),
-             "grey images of 28×28 pixels are wanted: choose digits, mnist or fashion_mnist"),
-        ],
         "04_wgan_gp": [
             ("steps", lambda: p["steps"] < 2, "it must be at least 2, for a curve"),
             ("inception_weights", lambda: p["inception_weights"] != "" and not Path(p["inception_weights"]).is_file(),
