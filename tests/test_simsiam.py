@@ -263,7 +263,7 @@ def opened(upto, **given):
         ({"batch_size": 121}, "batch_size = 121: at most 120, the training images"),
         ({"fast_views": 21}, "fast_views = 21: at most 20, batch_size"),
         ({"probe_images": 61}, "probe_images = 61: at most 60, the test images"),
-        ({"patch_size": 33}, "patch_size = 33: at most 32, pixels of an image"),
+        ({"patch_size": 32}, "patch_size = 32: at most 31, a pixel less than an image has"),
         ({"validation_images": 61}, "validation_images = 61: at most 60, half of the training images"),
         ({"dataset": "digits"}, "dataset = 'digits': its images are grey"),
     ],
