@@ -94,7 +94,7 @@ def main() -> int:
     torch.manual_seed(0)
     features = options.width * 2 ** (len(options.blocks) - 1)
     encoder = nets.small_resnet(3, options.width, options.blocks)
-    model = simsiam.build("SimSiam", encoder, features, options.dim, options.hidden)
+    model = simsiam.build(encoder, features, options.dim, options.hidden)
     model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     step = GradientStep(model, model.loss, optimizer)

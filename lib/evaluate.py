@@ -175,6 +175,23 @@ def weighted_knn_accuracy(
     )
 
 
+def whitened(z_train: Tensor, z_test: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Codes (N, D) and (M, D) by the training codes' ``dim`` strongest principal
+    components, or D if that is less, each with mean 0 and variance 1 over these.
+
+    Numbers are standardised first, and one that does not vary is left at 0. Components
+    without variance stay 0, too.
+    """
+    mean, std = z_train.mean(0), z_train.std(0)
+    scale = torch.where(std > 0, 1 / std, 0.0)
+    z_train, z_test = ((z - mean) * scale for z in (z_train, z_test))
+    values, vectors = torch.linalg.eigh(z_train.T @ z_train / (len(z_train) - 1))
+    values, vectors = values[-dim:].flip(0), vectors[:, -dim:].flip(1)
+    small = values <= 1e-6 * values[0]
+    vectors = vectors * torch.where(small, 0.0, values.clamp(min=1e-30).rsqrt())
+    return z_train @ vectors, z_test @ vectors
+
+
 def linear_probe_accuracy(
     z_train: Tensor,
     y_train: Tensor,

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
@@ -500,27 +499,17 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
 
-def resnet18(channels: int = 3) -> nn.Module:
-    """Images (B, C, H, W) to features (B, 512): torchvision's ResNet-18 with the stem
-    for images of 32×32 pixels.
-
-    He et al. (2016), with a 3×3 convolution of stride 1 in place of the 7×7 of stride
-    2, no max-pooling behind it, and no classifier.
-    """
-    network = torchvision.models.resnet18()
-    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-    network.maxpool = nn.Identity()
-    network.fc = nn.Identity()
-    return network
-
-
-def small_resnet(channels: int, width: int, blocks: Sequence[int]) -> nn.Sequential:
+def small_resnet(
+    channels: int, width: int, blocks: Sequence[int], stem_stride: int = 2
+) -> nn.Sequential:
     """Images (B, C, H, W) to features (B, width · 2^(n−1)) for n entries of ``blocks``:
-    a ResNet for a CPU.
+    a ResNet for small images.
 
     Stage i has blocks[i] of torchvision's residual blocks with width · 2^i channels,
-    and halves the side but for the first. The stem halves it, too: most of the work is
-    done at 16×16 and below.
+    and halves the side but for the first. With a ``stem_stride`` of 2 the stem halves
+    it, too: most of the work is done at 16×16 and below. Width 64, four stages of two
+    blocks and a stride of 1 are the ResNet-18 that is used for CIFAR-10 (He et al.,
+    2016, with a 3×3 stem and no pooling behind it).
     """
     if width < 1 or not blocks or min(blocks) < 1:
         raise ValueError(
@@ -528,7 +517,7 @@ def small_resnet(channels: int, width: int, blocks: Sequence[int]) -> nn.Sequent
             "blocks per stage."
         )
     layers: list[nn.Module] = [
-        nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(channels, width, 3, stem_stride, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
     ]

@@ -4,13 +4,27 @@ Networks come in as arguments; :mod:`lib.views` makes the views.
 """
 
 import math
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-VARIANTS = ("SimSiam", "no stop-gradient", "no predictor", "no batch norm")
-"""The method, and three ways to take a part of it away."""
+VARIANTS = {
+    "full": {},
+    "free": {"stop_gradient": False},
+    "unpredicted": {"predicts": False},
+    "unnormed": {"norms": ()},
+    "unnormed_free": {"norms": (), "stop_gradient": False},
+    "unnormed_unpredicted": {"norms": (), "predicts": False},
+    "unnormed_projector": {"norms": ("predictor",)},
+    "unnormed_predictor": {"norms": ("projector",)},
+}
+"""Options of :func:`build`: the method, and ways to take a part of it away.
+
+Without a predictor the stop-gradient only halves the gradient, so the two together are
+no variant of their own.
+"""
 
 
 # --- the objective --------------------------------------------------------------------
@@ -50,24 +64,37 @@ class SimSiam(nn.Module):
         z = self.projector(self.encoder(x))
         return z, self.predictor(z)
 
-    def loss(self, x1: Tensor, x2: Tensor) -> dict[str, Tensor]:
-        """The symmetric loss, equation 4, over a batch of two views, and the collapse
-        meter of the first.
+    def loss(self, *views: Tensor) -> dict[str, Tensor]:
+        """The loss of two or more views of a batch, and the collapse meter of the
+        first.
+
+        Each view's prediction meets the mean of the other views' projections. With two
+        views that is equation 4 of the paper, with more FastSiam (Pototzky et al.,
+        2022), whose target has less noise.
 
         Each view passes alone, so that batch norm sees one view's statistics at a time.
-        Raises ValueError for fewer than 2 images: batch norm would subtract an image
-        from itself.
+        Raises ValueError for fewer than 2 views, and for fewer than 2 images: batch
+        norm would subtract an image from itself.
         """
-        if len(x1) < 2:
+        if len(views) < 2 or len(views[0]) < 2:
             raise ValueError(
-                f"A batch of {len(x1)}: batch norm needs at least 2 images."
+                f"{len(views)} views of {len(views[0]) if views else 0} images: a view "
+                "needs another to predict, and batch norm needs at least 2 images."
             )
-        (z1, p1), (z2, p2) = self(x1), self(x2)
-        terms = (
-            negative_cosine(p1, z2, self.stop_gradient)
-            + negative_cosine(p2, z1, self.stop_gradient)
-        ) / 2
-        return {"loss": terms.mean(), "spread": spread(z1.detach())}
+        zs, ps = zip(*(self(x) for x in views), strict=True)
+        terms = [
+            negative_cosine(p, mean_of_others(zs, i), self.stop_gradient)
+            for i, p in enumerate(ps)
+        ]
+        return {
+            "loss": torch.stack(terms).mean(),
+            "spread": spread(zs[0].detach()),
+        }
+
+
+def mean_of_others(zs: Sequence[Tensor], i: int) -> Tensor:
+    """The mean of all projections (B, D) but the i-th."""
+    return torch.stack([z for j, z in enumerate(zs) if j != i]).mean(0)
 
 
 def spread(z: Tensor) -> Tensor:
@@ -82,6 +109,24 @@ def spread(z: Tensor) -> Tensor:
     where few numbers carry the outputs.) Judge collapse in evaluation mode.
     """
     return F.normalize(z.float(), dim=1).std(0).mean() * math.sqrt(z.shape[1])
+
+
+def on_axes(snapshots: Tensor) -> Tensor:
+    """Unit vectors (N, D) at T moments, (T, N, D), on two axes each: (T, N, 2).
+
+    The axes of a moment are the two directions in which its vectors are longest
+    together, right singular vectors of the matrix, which is not centred: vectors that
+    all agree lie on one point of the unit circle, others within it. Both axes are
+    turned so that each moment lies as near as it can to the one before.
+    """
+    found: list[Tensor] = []
+    for z in snapshots.double():
+        flat = z @ torch.linalg.svd(z, full_matrices=False).Vh[:2].T
+        if found:
+            u, _, v = torch.linalg.svd(flat.T @ found[-1])
+            flat = flat @ u @ v
+        found.append(flat)
+    return torch.stack(found)
 
 
 # --- the two heads --------------------------------------------------------------------
@@ -122,22 +167,18 @@ def _layer(wide: int, narrow: int, batch_norm: bool) -> list[nn.Module]:
 
 
 def build(
-    variant: str, encoder: nn.Module, features: int, dim: int, hidden: int
+    encoder: nn.Module,
+    features: int,
+    dim: int,
+    hidden: int,
+    *,
+    stop_gradient: bool = True,
+    predicts: bool = True,
+    norms: Collection[str] = ("projector", "predictor"),
 ) -> SimSiam:
-    """One of :data:`VARIANTS` around an encoder of so many ``features``.
-
-    Raises ValueError for an unknown variant.
+    """SimSiam around an encoder of so many ``features``, or one of :data:`VARIANTS`:
+    without the stop-gradient, without the predictor, without batch norm in a head.
     """
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"variant={variant!r}: choose one of {', '.join(map(repr, VARIANTS))}."
-        )
-    batch_norm = variant != "no batch norm"
-    return SimSiam(
-        encoder,
-        projector(features, dim, batch_norm),
-        nn.Identity()
-        if variant == "no predictor"
-        else predictor(dim, hidden, batch_norm),
-        stop_gradient=variant != "no stop-gradient",
-    )
+    guess = predictor(dim, hidden, "predictor" in norms) if predicts else nn.Identity()
+    head = projector(features, dim, "projector" in norms)
+    return SimSiam(encoder, head, guess, stop_gradient)

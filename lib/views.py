@@ -38,12 +38,14 @@ class Augmentation:
     """
     hue: float = 0.1
     """Hue turns by up to so much of the colour circle, either way."""
+    size: int | None = None
+    """Pixels on each side of a view; by default as many as the image has."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """One view of each image (B, 3, H, W), pixels in [0, 1], of the same shape."""
+        """One view of each image (B, 3, H, W), pixels in [0, 1]: (B, 3, size, size)."""
         boxes = self.boxes(len(x), x.shape[2], x.shape[3], x.device)
         flipped = torch.rand(len(x), device=x.device) < self.flip
-        return self.recolour(crop_resize(x, boxes, flipped))
+        return self.recolour(crop_resize(x, boxes, flipped, self.size))
 
     def boxes(
         self, count: int, height: int, width: int, device: torch.device
@@ -96,16 +98,18 @@ class Augmentation:
         return torch.where(grey.view(-1, 1, 1, 1), to_grey(x), x)
 
 
-def crop_resize(x: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
-    """Each image's box (B, 4) enlarged bilinearly to the image's size, mirrored where
-    ``flipped`` (B,).
+def crop_resize(
+    x: Tensor, boxes: Tensor, flipped: Tensor, size: int | None = None
+) -> Tensor:
+    """Each image's box (B, 4), resized bilinearly to ``size`` pixels on each side, by
+    default the image's, and mirrored where ``flipped`` (B,).
 
     Bilinear resizing is one small matrix per axis and image, so that a batch of crops
     is two batched matrix products: rows · x · columnsᵀ.
     """
     top, left, height, width = boxes.unbind(1)
-    rows = _resizing(top, height, x.shape[2], x.dtype)
-    columns = _resizing(left, width, x.shape[3], x.dtype)
+    rows = resizing(top, height, x.shape[2], size or x.shape[2])
+    columns = resizing(left, width, x.shape[3], size or x.shape[3])
     columns = torch.where(flipped.view(-1, 1, 1), columns.flip(1), columns)
     with torch.autocast(
         x.device.type, enabled=False
@@ -113,22 +117,21 @@ def crop_resize(x: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
         return rows.unsqueeze(1) @ x @ columns.mT.unsqueeze(1)
 
 
-def _resizing(start: Tensor, length: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """Matrices (B, size, size) that read ``length`` pixels from ``start`` on and write
-    ``size`` of them.
+def resizing(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
+    """Matrices (B, size, side) that read ``length`` of ``side`` pixels from ``start``
+    on, (B,) each, and write ``size`` pixels.
 
-    Output pixel i has its centre at (i + ½) · length / size − ½ within the crop, and
-    weighs the two pixels around it by their nearness; at the crop's edge both are its
-    last pixel.
+    Output pixel i has its centre at (i + ½) · length / size − ½ within the crop. It
+    weighs pixels by their nearness: of two at most where the crop is enlarged, of more
+    where it is reduced (antialiasing). Pixels outside of the crop have no weight.
     """
-    span = torch.arange(size, device=start.device)
     length, start = length.view(-1, 1, 1), start.view(-1, 1, 1)
-    centre = (
-        ((span.view(1, -1, 1) + 0.5) * length / size - 0.5)
-        .clamp(min=0)
-        .minimum(length - 1)
-    )
-    return (1 - (start + centre - span).abs()).clamp_(min=0).to(dtype)
+    step = length / size
+    centre = (torch.arange(size, device=start.device).view(-1, 1) + 0.5) * step - 0.5
+    pixel = torch.arange(side, device=start.device) - start
+    weights = (1 - (centre - pixel).abs() / step.clamp(min=1)).clamp_(min=0)
+    weights *= (pixel >= 0) & (pixel < length)
+    return weights / weights.sum(2, keepdim=True)
 
 
 def _blend(x: Tensor, other: Tensor | float, factor: Tensor) -> Tensor:

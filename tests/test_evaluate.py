@@ -425,3 +425,31 @@ def test_a_classifiers_features_are_its_last_hidden_layer():
     assert features.shape == (9, 64) and classifier.training
     classifier.eval()
     torch.testing.assert_close(classifier.head(features).softmax(1), evaluate.class_probabilities(classifier, x))
+
+
+def test_whitened_codes_are_uncorrelated_whatever_their_scale():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(3000, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
+    z = z * torch.tensor([1e-3, 1, 10, 1, 1, 100]) + 5
+    train, test = evaluate.whitened(z[:2000], z[2000:], 6)
+    torch.testing.assert_close(train.mean(0), torch.zeros(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.cov(train.T), torch.eye(6), atol=1e-3, rtol=0)
+    # Test codes go the same way, so their covariance is near it, too: 1,000 of them.
+    assert (torch.cov(test.T) - torch.eye(6)).abs().max() < 5 * (2 / 1000) ** 0.5
+    # Distances are Mahalanobis', which no change of scale moves.
+    again, _ = evaluate.whitened(7 * z[:2000] - 1, z[2000:], 6)
+    torch.testing.assert_close(
+        torch.cdist(again[:5], again[:5]), torch.cdist(train[:5], train[:5]), atol=1e-2, rtol=1e-2
+    )
+
+
+def test_whitened_codes_keep_the_strongest_components_and_no_empty_one():
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(500, 1, generator=generator)
+    z = torch.cat([shared, shared + 0.01 * torch.randn(500, 1, generator=generator)], dim=1)
+    z = torch.cat([z, torch.randn(500, 1, generator=generator), torch.ones(500, 1)], dim=1)
+    train, _ = evaluate.whitened(z, z, 1)
+    assert train.shape == (500, 1)
+    assert torch.corrcoef(torch.stack([train[:, 0], shared[:, 0]]))[0, 1].abs() > 0.99
+    train, _ = evaluate.whitened(z, z, 4)
+    assert train.isfinite().all() and train[:, 3].abs().max() == 0

@@ -78,7 +78,23 @@ def some_draws(**changes):
     return explorer.draws(**{**given, **changes})
 
 
-MAKERS = [strips, a_map, some_draws]
+def switches(**changes):
+    moving = np.arange(24, dtype=np.int8).reshape(3, 4, 2)
+    numbers = {"meter": [1.0, 0.5, 0.12345]}
+    given = {
+        "names": ["a", "b"],
+        "recordings": {(True, True): "x", (True, False): "y", (False, True): "x", (False, False): "y"},
+        "moments": ["step 0", "step 1", "step 2"],
+        "points": {"x": moving, "y": -moving},
+        "numbers": {"x": numbers, "y": numbers},
+        "labels": torch.tensor([0, 1, 2, 0]),
+        "classes": CLASSES,
+        "title": "Switches",
+    }
+    return explorer.switches(**{**given, **changes})
+
+
+MAKERS = [strips, a_map, some_draws, switches]
 
 
 # --- what is on the page ---------------------------------------------------------------------------
@@ -102,7 +118,7 @@ def test_the_same_arrays_give_the_same_bytes_and_others_another_mark(make):
 @pytest.mark.parametrize("make", MAKERS)
 def test_without_a_script_there_is_a_still_image_with_a_description(make):
     before, *_ = make().html.split("<script")
-    assert re.search(r'alt="(Strips|A map|Draws): [^"]{10,}"', before)
+    assert re.search(r'alt="(Strips|A map|Draws|Switches): [^"]{10,}"', before)
     assert np.asarray(still_of(make()).convert("L")).std() > 1
     assert 'data-lm-suppress-shortcuts="true"' in before, "JupyterLab would take the arrow keys"
 
@@ -148,6 +164,14 @@ def test_a_maps_images_lie_beside_its_still_also_where_they_fill_no_square():
     assert sprite.size == (8, 8)
     for index in range(3):
         np.testing.assert_array_equal(tile(sprite, data, index), images(3, 1, 4, 4)[index, 0])
+
+
+def test_states_of_switches_run_from_all_on_to_all_off_and_points_survive():
+    data = data_of(switches())
+    assert data["states"] == [0, 1, 0, 1] and data["switches"] == ["a", "b"]
+    found = np.frombuffer(base64.b64decode(data["points"][1]), np.int8).reshape(3, 4, 2)
+    assert (found == -np.arange(24).reshape(3, 4, 2)).all()
+    assert data["numbers"][0] == {"meter": [1.0, 0.5, 0.1234]} or data["numbers"][0]["meter"][2] == 0.1235
 
 
 def test_large_images_are_reduced_not_cut():
@@ -253,6 +277,8 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
             "numbers must hold 3 numbers for each of: up, down",
         ),
         (strips, {"numbers": {"up": [1, 2], "down": [1, 2]}}, "numbers must hold 3"),
+        (switches, {"recordings": {(True, True): "x"}}, "for each of the 4 states of 2 switches"),
+        (switches, {"moments": ["step 0"]}, r"'x': points are int8 \(3, 4, 2\), int8 \(1, 4, 2\) is wanted"),
         (a_map, {"images": images(2, 1, 4, 4)}, "3 points and 2 images"),
         (some_draws, {"images": images(2, 1, 4, 4)}, r"\(2, 2\) and bounds \(2,\) are wanted for 2 images"),
         (some_draws, {"counts": [1, 2, 3]}, r"estimates and shares \(3, 3\)"),

@@ -247,17 +247,18 @@ def test_the_critics_convolution_is_torchs_through_every_derivative_a_penalty_ta
     assert all(torch.allclose(mine, other) for mine, other in zip(*found, strict=True))
 
 
-def test_resnet18_is_torchvisions_but_for_the_stem_and_the_head():
+def test_two_blocks_in_each_of_four_stages_are_torchvisions_resnet18_but_for_the_stem():
     import torchvision
 
-    ours, theirs = nets.resnet18(), torchvision.models.resnet18()
-    stem = 3 * 64 * (7 * 7 - 3 * 3)
-    head = 512 * 1000 + 1000
-    assert nets.count_parameters(ours) == nets.count_parameters(theirs) - stem - head
-    maps = []
-    ours.layer4.register_forward_hook(lambda module, inputs, output: maps.append(output.shape))
-    assert ours(torch.rand(2, 3, 32, 32)).shape == (2, 512)
-    assert maps == [(2, 512, 4, 4)]
+    theirs = torchvision.models.resnet18()
+    theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    theirs.maxpool = theirs.fc = nn.Identity()
+    ours = nets.small_resnet(3, 64, [2, 2, 2, 2], stem_stride=1)
+    weights = dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True))
+    ours.load_state_dict(weights)
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x))
+    assert ours(x).shape == (2, 512)
 
 
 def test_a_small_resnet_halves_the_side_and_doubles_the_channels():
@@ -459,9 +460,10 @@ def test_a_small_resnet_has_its_norms_activations_and_shortcuts():
 
 
 def test_a_resnet_reads_images_as_they_are():
-    network = nets.resnet18(channels=1)
-    assert network.conv1.weight.shape == (64, 1, 3, 3) and network.conv1.stride == (1, 1)
-    assert network(torch.rand(2, 1, 8, 8)).shape == (2, 512)
+    network = nets.small_resnet(1, 4, [1, 1], stem_stride=1)
+    assert network[0].weight.shape == (4, 1, 3, 3) and network[0].stride == (1, 1)
+    assert network(torch.rand(2, 1, 8, 8)).shape == (2, 8)
+    assert nets.small_resnet(1, 4, [1, 1])[0].stride == (2, 2)
 
 
 def test_a_unet_is_its_formula():

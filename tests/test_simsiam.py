@@ -1,14 +1,13 @@
 import math
 
-import nbformat
 import pytest
 import torch
 import torch.nn.functional as F
+from chapter_cells import code_cells, read, tiny
 from torch import nn
 
 from lib import nets, simsiam, views
-from lib.files import ROOT
-from lib.report.unconverted import ParameterError
+from lib.report.parameters import ParameterError
 from lib.train import Batches, GradientStep, fit
 
 
@@ -47,9 +46,10 @@ def test_no_gradient_passes_the_target_branch():
     assert z.grad.norm() > 0
 
 
-def tiny(variant="SimSiam", seed=0):
+def small(variant="full", seed=0):
     torch.manual_seed(seed)
-    return simsiam.build(variant, nets.small_resnet(3, 4, [1, 1]), 8, dim=16, hidden=4)
+    options = simsiam.VARIANTS[variant]
+    return simsiam.build(nets.small_resnet(3, 4, [1, 1]), 8, dim=16, hidden=4, **options)
 
 
 def gradient(loss, model):
@@ -58,7 +58,7 @@ def gradient(loss, model):
 
 
 def test_the_whole_models_gradient_is_that_of_constant_targets():
-    model, x1, x2 = tiny().double(), photos(8).double(), photos(8, seed=1).double()
+    model, x1, x2 = small().double(), photos(8).double(), photos(8, seed=1).double()
     model.eval()  # so that a second pass leaves no traces in batch norm
     with torch.no_grad():
         constant1, constant2 = model(x1)[0], model(x2)[0]
@@ -71,25 +71,25 @@ def test_the_whole_models_gradient_is_that_of_constant_targets():
 
 def test_without_a_predictor_stopping_the_gradient_only_halves_it():
     x1, x2 = photos(8).double(), photos(8, seed=1).double()
-    stopped, free = tiny("no predictor").double(), tiny("no predictor").double()
+    stopped, free = small("unpredicted").double(), small("unpredicted").double()
     free.stop_gradient = False
     half, whole = (gradient(model.loss(x1, x2)["loss"], model) for model in (stopped, free))
     torch.testing.assert_close(2 * half, whole)
     # With a predictor it does not.
-    stopped, free = tiny().double(), tiny("no stop-gradient").double()
+    stopped, free = small().double(), small("free").double()
     half, whole = (gradient(model.loss(x1, x2)["loss"], model) for model in (stopped, free))
     assert F.cosine_similarity(half, whole, dim=0) < 0.99
 
 
 def test_the_meter_is_that_of_the_first_views_projections():
-    model, x1, x2 = tiny().eval(), photos(8), 0.1 * photos(8, seed=1)
+    model, x1, x2 = small().eval(), photos(8), 0.1 * photos(8, seed=1)
     losses = model.loss(x1, x2)
     torch.testing.assert_close(losses["spread"], simsiam.spread(model(x1)[0]).detach())
     assert not torch.isclose(losses["spread"], simsiam.spread(model(x2)[0]))
 
 
 def test_each_view_meets_batch_norm_alone():
-    model, x1, x2 = tiny(), photos(8), photos(8, seed=1)
+    model, x1, x2 = small(), photos(8), photos(8, seed=1)
     before = [p.clone() for p in model(x1)]
     model.loss(x1, x2)
     torch.testing.assert_close(list(model(x1)), before)
@@ -135,34 +135,91 @@ def test_a_shift_lowers_the_meter_by_its_share_of_the_length():
     torch.testing.assert_close(found, expected, atol=0, rtol=0.03)
 
 
-def test_a_batch_of_one_is_refused():
-    with pytest.raises(ValueError, match="at least 2 images"):
-        tiny().loss(photos(1), photos(1))
+@pytest.mark.parametrize("views", [(photos(1), photos(1)), (photos(4),), ()])
+def test_a_batch_of_one_and_a_single_view_are_refused(views):
+    with pytest.raises(ValueError, match="needs another to predict, and batch norm needs at least 2"):
+        small().loss(*views)
+
+
+# --- more views than two ---------------------------------------------------------------------------
+
+
+def test_with_more_views_each_prediction_meets_the_mean_of_the_other_projections():
+    model = small().double().eval()
+    views_ = [photos(6, seed=seed).double() for seed in range(3)]
+    zs, ps = zip(*(model(x) for x in views_), strict=True)
+    by_hand = [
+        -F.cosine_similarity(ps[0], (zs[1] + zs[2]).detach() / 2),
+        -F.cosine_similarity(ps[1], (zs[0] + zs[2]).detach() / 2),
+        -F.cosine_similarity(ps[2], (zs[0] + zs[1]).detach() / 2),
+    ]
+    expected = torch.stack(by_hand).mean()
+    loss = model.loss(*views_)["loss"]
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient(loss, model), gradient(expected, model))
+
+
+def test_the_mean_of_others_leaves_one_out():
+    zs = torch.arange(12.0).view(4, 3, 1)
+    for i in range(4):
+        others = torch.cat([zs[:i], zs[i + 1 :]]).mean(0)
+        torch.testing.assert_close(simsiam.mean_of_others(list(zs), i), others)
+
+
+# --- projections on a circle -----------------------------------------------------------------------
+
+
+def test_directions_that_agree_lie_on_one_point_of_the_circle_and_others_within():
+    torch.manual_seed(0)
+    one = F.normalize(torch.randn(1, 8), dim=1).expand(5, 50, 8)
+    flat = simsiam.on_axes(one)
+    torch.testing.assert_close(flat.norm(dim=2), torch.ones(5, 50, dtype=torch.double))
+    assert flat.std(1).max() < 1e-6 and flat.std(0).max() < 1e-6
+    spread_ = simsiam.on_axes(F.normalize(torch.randn(5, 50, 8), dim=2))
+    assert spread_.norm(dim=2).max() <= 1 + 1e-9
+
+
+def test_axes_follow_the_moment_before_whatever_turns_all_vectors():
+    """A rotation of all vectors, or a sign that the decomposition flips, moves no point."""
+    torch.manual_seed(1)
+    z = F.normalize(torch.randn(40, 6, dtype=torch.double) * torch.tensor([3, 2, 1, 0.1, 0.1, 0.1]), dim=1)
+    turned = [z @ torch.linalg.qr(torch.randn(6, 6, dtype=torch.double)).Q for _ in range(4)]
+    flat = simsiam.on_axes(torch.stack([z, *turned]))
+    torch.testing.assert_close(flat, flat[:1].expand_as(flat))
+    # In two dimensions nothing is lost: distances stay.
+    circle = F.normalize(torch.randn(1, 30, 2, dtype=torch.double), dim=2)
+    torch.testing.assert_close(
+        torch.cdist(simsiam.on_axes(circle), simsiam.on_axes(circle)), torch.cdist(circle, circle)
+    )
 
 
 # --- variants and heads ----------------------------------------------------------------------------
 
 
-def test_unknown_variants_are_refused():
-    with pytest.raises(ValueError, match=r"variant='byol': choose one of 'SimSiam'"):
-        simsiam.build("byol", nn.Identity(), 4, 4, 2)
-
-
 def test_each_variant_takes_one_thing_away():
     def norms(model):
-        return sum(isinstance(part, nn.BatchNorm1d) for part in model.modules())
+        parts = (model.projector, model.predictor)
+        return [sum(isinstance(layer, nn.BatchNorm1d) for layer in part.modules()) for part in parts]
 
-    models = {variant: tiny(variant) for variant in simsiam.VARIANTS}
-    assert [norms(model) for model in models.values()] == [3, 3, 2, 0]
-    assert [model.stop_gradient for model in models.values()] == [True, False, True, True]
-    assert isinstance(models["no predictor"].predictor, nn.Identity)
-    assert isinstance(models["SimSiam"].projector[-1], nn.BatchNorm1d)
-    assert isinstance(models["SimSiam"].predictor[-1], nn.Linear)
+    models = {variant: small(variant) for variant in simsiam.VARIANTS}
+    assert {name: norms(model) for name, model in models.items()} == {
+        "full": [2, 1],
+        "free": [2, 1],
+        "unpredicted": [2, 0],
+        "unnormed": [0, 0],
+        "unnormed_free": [0, 0],
+        "unnormed_unpredicted": [0, 0],
+        "unnormed_projector": [0, 1],
+        "unnormed_predictor": [2, 0],
+    }
+    assert [name for name, model in models.items() if not model.stop_gradient] == ["free", "unnormed_free"]
+    direct = [name for name, model in models.items() if isinstance(model.predictor, nn.Identity)]
+    assert direct == ["unpredicted", "unnormed_unpredicted"]
+    assert isinstance(models["full"].projector[-1], nn.BatchNorm1d)
+    assert isinstance(models["full"].predictor[-1], nn.Linear)
     # On one seed, what two variants share begins alike.
-    for variant in simsiam.VARIANTS[1:]:
-        for ours, theirs in zip(
-            models["SimSiam"].encoder.parameters(), models[variant].encoder.parameters(), strict=True
-        ):
+    for model in models.values():
+        for ours, theirs in zip(models["full"].encoder.parameters(), model.encoder.parameters(), strict=True):
             assert torch.equal(ours, theirs)
 
 
@@ -170,8 +227,8 @@ def test_the_method_learns_and_no_stop_gradient_collapses():
     found = {}
     images = photos(64, size=16)
     augment = views.Augmentation()
-    for variant in ("SimSiam", "no stop-gradient"):
-        model = tiny(variant)
+    for variant in ("full", "free"):
+        model = small(variant)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
 
         def loss_fn(x, model=model):
@@ -179,35 +236,49 @@ def test_the_method_learns_and_no_stop_gradient_collapses():
 
         history = fit(GradientStep(model, loss_fn, optimizer), Batches(images, batch_size=32), 50)
         found[variant] = {name: history[name][-10:].mean() for name in ("loss", "spread")}
-    assert found["no stop-gradient"]["loss"] < found["SimSiam"]["loss"]
-    assert found["no stop-gradient"]["spread"] < 0.5 * found["SimSiam"]["spread"]
+    assert found["free"]["loss"] < found["full"]["loss"]
+    assert found["free"]["spread"] < 0.5 * found["full"]["spread"]
 
 
 # --- the chapter refuses what cannot be meant ------------------------------------------------------
 
 
+def opened(upto, **given):
+    """What the chapter's names hold after the cell ``upto``, with its tiny settings and those given."""
+    cells = {cell.id: cell.source for cell in code_cells(read("05_simsiam"))}
+    namespace = {"In": [cells["parameters"]]}
+    exec(cells["parameters"], namespace)
+    namespace |= {**tiny("05_simsiam"), "device": "cpu", **given}
+    for name in ("opening", "data", "limits"):
+        exec(compile(cells[name], name, "exec"), namespace)
+        if name == upto:
+            return namespace
+    raise AssertionError(upto)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"variants": ["byol"]}, "variants = .'byol'.: it must be a list of values one of 'no stop-gradient'"),
-        ({"k": 51, "curve_images": 50}, "k = 51: with this data at most 50, the bank"),
-        ({"ks": [1, 61]}, "ks = 61: with this data at most 60, the bank"),
-        ({"batch_size": 1}, "batch_size = 1: it must be at least 2"),
-        ({"batch_size": 61}, "batch_size = 61: with this data at most 60"),
-        ({"optimizer": "Adam"}, "optimizer = 'Adam': it must be one of 'SGD', 'Muon'"),
-        ({"encoder": "vit"}, "encoder = 'vit': it must be one of 'small', 'resnet18'"),
-        ({"variant_epochs": 99}, "variant_epochs = 99: at most epochs"),
+        ({"k": 121}, "k = 121: at most 120, the training images"),
+        ({"batch_size": 121}, "batch_size = 121: at most 120, the training images"),
+        ({"fast_views": 21}, "fast_views = 21: at most 20, batch_size"),
+        ({"probe_images": 61}, "probe_images = 61: at most 60, the test images"),
+        ({"patch_size": 32}, "patch_size = 32: at most 31, a pixel less than an image has"),
+        ({"validation_images": 61}, "validation_images = 61: at most 60, half of the training images"),
         ({"dataset": "digits"}, "dataset = 'digits': its images are grey"),
     ],
 )
 def test_the_chapter_refuses_and_says_why_before_anything_trains(given, message):
-    cells = [cell for cell in nbformat.read(ROOT / "book" / "05_simsiam.ipynb", 4).cells if cell.cell_type == "code"]
-    namespace = {}
-    exec(cells[0].source, namespace)
-    small = {"train_images": 60, "test_images": 40, "batch_size": 20, "curve_images": 20, "tsne_images": 12}
-    namespace |= {**small, "k": 5, "ks": [1, 5], **given}
     with pytest.raises(ParameterError, match=message):
-        exec(cells[1].source, namespace)
+        opened("limits", **given)
+
+
+def test_validation_images_take_the_test_images_place():
+    usual = opened("data")["data"]
+    held = opened("data", validation_images=60)["data"]
+    assert len(held.train) == len(held.test) == 60
+    assert torch.equal(held.train.images, usual.train.images[:60])
+    assert torch.equal(held.test.labels, usual.train.labels[60:])
 
 
 # --- details ---------------------------------------------------------------------------------------
@@ -222,7 +293,7 @@ def test_similarity_is_taken_in_single_precision_at_least():
 
 
 def test_a_batch_of_two_is_enough():
-    assert tiny().loss(photos(2), photos(2, seed=1))["loss"].isfinite()
+    assert small().loss(photos(2), photos(2, seed=1))["loss"].isfinite()
 
 
 def test_heads_have_the_papers_layers():

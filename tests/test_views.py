@@ -20,15 +20,22 @@ def photos(count, size=32, seed=0):
 
 
 @pytest.mark.parametrize("flipped", [False, True])
-def test_crops_are_torchvisions(flipped):
+@pytest.mark.parametrize("size", [None, 24, 8, 40])
+def test_crops_are_torchvisions(flipped, size):
     x = photos(6)
     boxes = torch.tensor(
-        [[0, 0, 32, 32], [3, 5, 20, 15], [12, 0, 20, 32], [31, 31, 1, 1], [0, 17, 32, 9], [7, 7, 2, 30]]
+        [[0, 0, 32, 32], [3, 5, 20, 15], [12, 0, 20, 32], [31, 31, 1, 1], [0, 17, 32, 9], [7, 1, 2, 30]]
     )
-    ours = views.crop_resize(x, boxes, torch.full((6,), flipped))
+    ours = views.crop_resize(x, boxes, torch.full((6,), flipped), size)
     for image, box, crop in zip(x, boxes.tolist(), ours, strict=True):
-        theirs = V.resized_crop(image, *box, [32, 32], antialias=True)
+        theirs = V.resized_crop(image, *box, [size or 32] * 2, antialias=True)
         torch.testing.assert_close(crop, V.horizontal_flip(theirs) if flipped else theirs, atol=1e-5, rtol=0)
+
+
+def test_a_view_has_the_size_that_was_asked_for():
+    torch.manual_seed(0)
+    assert views.Augmentation(size=24)(photos(3)).shape == (3, 3, 24, 24)
+    assert views.Augmentation()(photos(3)).shape == (3, 3, 32, 32)
 
 
 @pytest.mark.parametrize(

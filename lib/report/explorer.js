@@ -510,11 +510,99 @@
     addEventListener("beforeprint", pause);
   };
 
+  // --- switches: recorded points on a circle ------------------------------------------------------
+
+  const switches = (data, sprite, box, host) => {
+    const last = data.moments.length - 1;
+    const recordings = data.points.map((text) => Int8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
+    let [at, timer] = [last, 0];
+    const boxes = data.switches.map((name, i) => make("input", { type: "checkbox", id: `switch-${i}`, checked: "" }));
+    /** States run from all on to all off, the last switch fastest. */
+    const shown = () => data.states[boxes.reduce((sum, input) => 2 * sum + (input.checked ? 0 : 1), 0)];
+    const readout = make("p", { role: "status" });
+    const button = make("button", { type: "button", class: "play" });
+    const slider = make("input", { type: "range", min: "0", max: String(last), step: "1", "aria-label": "Moment of training" });
+    const value = make("span", { class: "value", "aria-hidden": "true" });
+
+    const paint = (context, view) => {
+      context.strokeStyle = "#8c8c8c";
+      disc(context, view.left + view.width / 2, view.top + view.height / 2, view.width / 2);
+      context.stroke();
+    };
+    const mark = (context, view) => {
+      const count = data.labels.length;
+      const flat = recordings[shown()];
+      // Between two moments the points move in straight lines.
+      const moment = Math.floor(at);
+      const share = at - moment;
+      const number = (i, axis) => {
+        const now = flat[2 * (moment * count + i) + axis];
+        return share ? (1 - share) * now + share * flat[2 * ((moment + 1) * count + i) + axis] : now;
+      };
+      context.globalAlpha = view.dark ? 0.85 : 0.65;
+      for (let i = 0; i < count; i++) {
+        context.fillStyle = data.colors[data.labels[i]];
+        disc(context, view.left + (1 + number(i, 0) / 127) * view.width / 2, view.top + (1 - number(i, 1) / 127) * view.height / 2, 4);
+        context.fill();
+      }
+      context.globalAlpha = 1;
+    };
+    const view = map("still", data.title, "help", 1, { left: 8, right: 8, top: 8, bottom: 8 }, paint, mark);
+    view.canvas.removeAttribute("tabindex");
+    view.canvas.setAttribute("role", "img");
+
+    const show = (moment) => {
+      at = clamp(moment, 0, last);
+      const whole = Math.round(at);
+      slider.value = String(whole);
+      value.textContent = data.moments[whole];
+      slider.setAttribute("aria-valuetext", data.moments[whole]);
+      const numbers = Object.entries(data.numbers[shown()]).map(([name, values]) => `${name} ${plain(values[whole])}`);
+      readout.textContent = `At ${data.moments[whole]}: ${numbers.join(", ")}.`;
+      view.redraw();
+    };
+    const name = () => {
+      button.textContent = timer ? "Pause" : "Play";
+      button.classList.toggle("playing", Boolean(timer));
+    };
+    const pause = () => {
+      cancelAnimationFrame(timer);
+      timer = 0;
+      name();
+    };
+    const play = () => {
+      if (at === last) show(0);
+      let before = 0;
+      const advance = (now) => {
+        show(at + (before ? ((now - before) / 5000) * last : 0));
+        before = now;
+        if (at === last) return pause();
+        timer = requestAnimationFrame(advance);
+      };
+      timer = requestAnimationFrame(advance);
+      name();
+    };
+    button.addEventListener("click", () => (timer ? pause() : play()));
+    slider.addEventListener("input", () => (pause(), show(Number(slider.value))));
+    slider.addEventListener("keydown", (event) => event.key in ARROWS && event.stopPropagation());
+    for (const input of boxes) input.addEventListener("change", () => show(at));
+    const list = make("div", { class: "switches" }, ...boxes.map((input, i) => make("label", { for: input.id }, input, data.switches[i])));
+    const side = make("div", { class: "side" }, list, readout, legend(data));
+    box.append(
+      make("div", { class: "panes" }, view.pane, side),
+      make("div", { class: "controls" }, button, slider, value),
+      make("p", { class: "help", id: "help" }, "Switch parts off and play the recorded training."),
+    );
+    show(last);
+    name();
+    addEventListener("beforeprint", pause);
+  };
+
   __DRAWING__
 
   // --- start --------------------------------------------------------------------------------------
 
-  const KINDS = { strips, scatter, draws, player, drawing };
+  const KINDS = { strips, scatter, draws, switches, player, drawing };
 
   const start = async (host) => {
     const mark = host.dataset.explorer;

@@ -6,12 +6,15 @@ touch and arrow keys. Where no script runs, on paper too, a still image stands i
 place.
 """
 
+import base64
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from lib.report import embed, pixels, plots
 from lib.report.embed import LIMIT, Explorer
@@ -215,6 +218,71 @@ def draws(
     return embed.build(title, data | tiles, _uris(sprite), *still, alt, limit)
 
 
+def switches(
+    names: Sequence[str],
+    recordings: Mapping[tuple[bool, ...], str],
+    moments: Sequence[str],
+    points: Mapping[str, Any],
+    numbers: Mapping[str, Mapping[str, Sequence[float]]],
+    labels: Any,
+    classes: Sequence[str],
+    *,
+    title: str,
+    limit: int = LIMIT,
+) -> Explorer:
+    """Switches, and the points of a unit circle that move as was recorded with them.
+
+    ``names``, ``recordings``
+        What the switches are called, and for every state of all of them, such as
+        (True, False), which recording it shows. Two states may share one.
+    ``moments``
+        What each of the T moments of a recording is called, such as "step 100".
+    ``points``, ``numbers``
+        For each recording, points int8 (T, N, 2) with the circle's radius at 127, and
+        by name the T numbers that are shown beside them.
+    ``labels``, ``classes``
+        The points' classes (N,) and the classes' names.
+
+    Raises ValueError for shapes that do not fit, and for more than ``limit`` bytes.
+    """
+    states = list(itertools.product((True, False), repeat=len(names)))
+    stacks = {name: pixels.as_array(flat) for name, flat in points.items()}
+    shown = set(recordings.values())
+    if set(recordings) != set(states) or not shown <= stacks.keys() & numbers.keys():
+        raise ValueError(
+            f"recordings must name one of {', '.join(stacks)} for each of the "
+            f"{len(states)} states of {len(names)} switches, and numbers, too."
+        )
+    label = pixels.as_array(labels)
+    wanted = (len(moments), len(label), 2)
+    for name, flat in stacks.items():
+        counts = {len(values) for values in numbers[name].values()}
+        if flat.dtype != np.int8 or flat.shape != wanted or counts - {len(moments)}:
+            raise ValueError(
+                f"{name!r}: points are {flat.dtype} {flat.shape}, int8 {wanted} is "
+                f"wanted, and {len(moments)} of each number."
+            )
+    data = {
+        "kind": "switches",
+        "switches": list(names),
+        "states": [list(stacks).index(recordings[state]) for state in states],
+        "moments": list(moments),
+        "points": [
+            base64.b64encode(flat.tobytes()).decode() for flat in stacks.values()
+        ],
+        "numbers": [
+            {key: _rounded(values) for key, values in numbers[name].items()}
+            for name in stacks
+        ],
+        "labels": label.tolist(),
+        "classes": [str(name) for name in classes],
+        "colors": plots.class_colors(len(classes)),
+    }
+    still = _still_switches(names, states, recordings, stacks, label, data["colors"])
+    alt = f"{title}: where the points lie at {moments[-1]}, for each state."
+    return embed.build(title, data, [{}], *still, alt, limit)
+
+
 # --- what they are made from ---------------------------------------------------------
 
 
@@ -363,6 +431,31 @@ def _still_draws(
     ax.plot(counts, rise.mean(1), color=plots.PALETTE[3], lw=2.5)
     ax.axhline(0, color="0.3", ls="--", lw=1.2)
     ax.set(xscale="log", xlabel="samples", ylabel=f"above the {names[0]}, {unit}")
+    return picture(figure)
+
+
+def _still_switches(
+    names: Sequence[str],
+    states: Sequence[tuple[bool, ...]],
+    recordings: Mapping[tuple[bool, ...], str],
+    stacks: Mapping[str, np.ndarray],
+    label: np.ndarray,
+    colors: Sequence[str],
+) -> tuple[str, int]:
+    """A circle for each state of the switches, at the last moment."""
+    columns = min(4, len(states))
+    rows = -(-len(states) // columns)
+    figure = Figure(figsize=(plots.WIDTH, 2.25 * rows), layout="constrained")
+    for place, state in enumerate(states, 1):
+        ax = figure.add_subplot(rows, columns, place)
+        ax.add_patch(Circle((0, 0), 127, fill=False, ec="0.5"))
+        flat = stacks[recordings[state]][-1]
+        ax.scatter(*flat.T, s=5, c=np.array(colors)[label], linewidths=0)
+        off = [name for name, on in zip(names, state, strict=True) if not on]
+        title = "without " + ",\n".join(off) if off else "all on"
+        ax.set_title(title, size=9)
+        ax.set(xlim=(-140, 140), ylim=(-140, 140), aspect="equal")
+        ax.set_axis_off()
     return picture(figure)
 
 

@@ -178,13 +178,6 @@ def contradictions(name: str, p: Mapping[str, Any]) -> list[str]:
             ("inception_weights", lambda: p["inception_weights"] != "" and not Path(p["inception_weights"]).is_file(),
              "there is no such file. Leave it empty, or say where torchvision's weights are"),
         ],
-        "05_simsiam": [
-            ("train_images", lambda: 0 < p["train_images"] < 50,
-             "it must be 0, which means all, or at least 50, to score a set"),
-            ("variants", lambda: len(set(p["variants"])) < len(p["variants"]),
-             "each is wanted once"),
-            ("blocks", lambda: len(p["blocks"]) > 5, "at most 5 stages, each halves the image"),
-        ],
         "06_unmixing": [
             ("kinds", lambda: len(set(p["kinds"])) < len(p["kinds"]),
              "two different sets are wanted: an image would be paired with itself"),
