@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -314,6 +317,37 @@ def test_the_search_finds_a_word_of_a_chapter(chromium):
 def test_the_search_finds_wasserstein(chromium):
     with Visit(chromium, "search.html?q=Wasserstein") as visit:
         visit.page.wait_for_selector("#search-results li:has-text('WGAN-GP')")
+
+
+class Served(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        """Nothing: what was asked for is of no interest."""
+
+
+@pytest.mark.skipif(not NAMES, reason="no book is built: make book, or make html, first")
+def test_over_http_the_search_shows_where_a_page_has_the_word(chromium):
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Served, directory=str(HTML))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = chromium.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/search.html?q=divergence")
+        page.wait_for_function("document.querySelector('#search-results .context')?.innerText.includes('ivergence')")
+        page.close()
+        server.shutdown()
+
+
+STOPS = """() => [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex]")].filter(
+    e => e.tabIndex >= 0 && !e.disabled && e.getClientRects().length && getComputedStyle(e).visibility !== "hidden"
+).map(e => e.tagName)"""
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_the_tab_key_passes_links_and_controls_and_no_formula(chromium, name):
+    with Visit(chromium, f"book/{name}.html") as visit:
+        visit.mathematics_is_ready()
+        stops = visit.page.evaluate(STOPS)
+        assert "MJX-CONTAINER" not in stops and "A" in stops
+        if name in CHAPTERS:
+            assert len(stops) <= 130
 
 
 @pytest.mark.skipif(not NAMES, reason="no book is built: make book, or make html, first")
