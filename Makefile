@@ -15,7 +15,7 @@ export PYTHONUTF8 := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONHOME PYTHONSTARTUP GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
-.PHONY: book html pdf chapter sweep compare publish check-published test test-slurm faults mutants pages lab clean
+.PHONY: book html pdf chapter sweep compare publish check-published test test-slurm faults mutants bench pages lab clean
 
 # Snakemake keeps a cache, and there may be no home, or none that can be written. pip keeps the user's own.
 $(READY): export XDG_CACHE_HOME := $(XDG_CACHE_HOME)
@@ -64,6 +64,9 @@ test-slurm: $(READY)  ## a sweep through a SLURM cluster on this machine (Debian
 
 mutants: $(READY)  ## plant small bugs and count those that tests see: make mutants FILES="lib/vae.py" N=50, or SINCE=main
 	$(BIN)/python tests/mutation $(FILES) $(if $(SINCE),--since $(SINCE)) $(if $(filter all,$(N)),,--sample $(or $(N),100))
+
+bench: $(READY)  ## time each chapter's work against its limit, a usual loop and other libraries; wants a quiet machine
+	$(BIN)/python -m benchmarks $(CHAPTER)
 
 pages: $(READY)  ## check the built pages in a browser (Chromium or Chrome, if one is installed)
 	$(BIN)/python -m pytest tests/browser

@@ -133,7 +133,7 @@ class Run:
                 "date": datetime.now(UTC).strftime("%Y-%m-%d"),
                 "commit": self._commit,
                 "code": self._code,
-                "device": torch.cuda.get_device_name() if on_gpu else _processor(),
+                "device": torch.cuda.get_device_name() if on_gpu else processor(),
                 "threads": None if on_gpu else torch.get_num_threads(),
                 "system": f"{platform.system()} {platform.machine()}",
                 "python": platform.python_version(),
@@ -329,7 +329,7 @@ def _commit(name: str, digests: Mapping[str, str]) -> str:
     return head + (" with changes" if changed else "")
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
