@@ -170,12 +170,36 @@ PIXELS = (
 )
 
 
+def operate_switches(page, explorer, switches):
+    told, slider = explorer.locator("[role=status]"), explorer.locator("input[type=range]")
+    area = explorer.locator("canvas").first
+    before = told.inner_text(), area.evaluate(PIXELS)
+    switches[0].focus()
+    page.keyboard.press("Space")
+    assert not switches[0].is_checked()
+    assert told.inner_text() != before[0] and area.evaluate(PIXELS) != before[1]
+    switches[0].click()
+    assert (told.inner_text(), area.evaluate(PIXELS)) == before
+    slider.focus()
+    page.keyboard.press("Home")
+    assert told.inner_text() != before[0] and slider.input_value() == "0"
+    explorer.locator("button.play").click()
+    page.wait_for_function("slider => slider.value !== '0'", arg=slider.element_handle())
+    explorer.locator("button.play").click()  # pauses
+    where = slider.input_value()
+    page.wait_for_timeout(400)
+    assert slider.input_value() == where
+
+
 @pytest.mark.parametrize("name", WITH_EXPLORERS)
 def test_explorers_answer_to_keys_and_mouse(chromium, name):
     with Visit(chromium, f"book/{name}.html") as visit:
         for explorer in visit.page.locator(".lwl-explorer").all():
             explorer.scroll_into_view_if_needed()
             picture = explorer.locator("canvas.tile").first
+            if switches := explorer.locator("input[type=checkbox]").all():
+                operate_switches(visit.page, explorer, switches)
+                continue
             if sliders := explorer.locator("input[type=range]").all():
                 told = explorer.locator("[role=status]")
                 before = [told.inner_text() if told.count() else "", picture.evaluate(PIXELS)]
