@@ -45,9 +45,9 @@ def main() -> None:
         for case in found["cases"]:
             tell(case)
     if not options.chapters:
-        from benchmarks import growth, starting
+        from benchmarks import growth, starting, threads
 
-        report |= {"growth": growth.measure(), "starting": starting.measure()}
+        report |= {"growth": growth.measure(), "starting": starting.measure(), "threads_beside": threads.measure()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(options.out)

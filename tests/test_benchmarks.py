@@ -77,5 +77,6 @@ def test_what_cannot_be_measured_is_refused(arguments):
 def test_the_published_report_is_whole():
     found = json.loads((ROOT / "published" / "speed" / "speed.json").read_text(encoding="utf-8"))
     assert list(found["chapters"]) == CHAPTERS and found["growth"] and found["starting"]
+    assert [row["threads"] for row in found["threads_beside"]] == [1, 2]
     peers = [name for name, chapter in found["chapters"].items() if "peer" in chapter["cases"][0]["times_as_long"]]
     assert peers == ["autoencoders", "simsiam"], "measured with both peers"
