@@ -41,6 +41,9 @@ VERSIONS = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "torchmetr
 
 # --- a run ---------------------------------------------------------------------------
 
+TITLES = {"folder:cifar10_png": "CIFAR-10 (PNG files)"}
+"""What a folder's data set is, where its name does not say it to a reader."""
+
 
 class Run:
     """One execution of a chapter: its parameters, device, checkpoints and results."""
@@ -102,7 +105,7 @@ class Run:
         """
         self.results.provenance[0]["data"] = {
             "name": data.name,
-            "title": data.title,
+            "title": TITLES.get(data.name, data.title),
             "classes": list(data.classes),
             "shape": list(data.shape),
             "training_images": len(data.train),
