@@ -204,7 +204,7 @@ def linear_probe_accuracy(
     standardised training codes.
 
     Its C, the inverse weight of the penalty, is the one of ``strengths`` that
-    classifies every tenth training code best when fitted to the others: of many
+    classifies a tenth of the training codes best when fitted to the others: of many
     features a weak penalty learns the training codes by heart.
     """
     from sklearn.exceptions import ConvergenceWarning
@@ -214,7 +214,7 @@ def linear_probe_accuracy(
     x, y = z_train.float().cpu().numpy(), y_train.cpu().numpy()
     scaler = StandardScaler().fit(x)
     x, x_test = scaler.transform(x), scaler.transform(z_test.float().cpu().numpy())
-    held = np.arange(len(x)) % 10 == 9
+    held = np.random.default_rng(0).permutation(len(x)) % 10 == 0
 
     def fitted(C: float, rows: np.ndarray) -> LogisticRegression:
         probe = LogisticRegression(C=C, max_iter=iterations, tol=1e-3)

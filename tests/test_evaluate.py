@@ -290,12 +290,12 @@ def test_a_linear_probe_standardises_before_it_regularises():
 def test_a_linear_probe_chooses_its_penalty_and_without_a_look_at_the_test_codes():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(1200) % 2
-    z = torch.randn(1200, 250, generator=generator)
-    z[:, 0] += 2 * labels
+    z = torch.randn(1200, 350, generator=generator)
+    z[:, :3] += 1.2 * labels[:, None]
     parts = z[:400], labels[:400], z[400:], labels[400:]
     weak = evaluate.linear_probe_accuracy(*parts, strengths=(100.0,))
     strong = evaluate.linear_probe_accuracy(*parts, strengths=(1e-3,))
-    assert strong > weak + 0.02
+    assert strong > weak
     assert evaluate.linear_probe_accuracy(*parts, strengths=(100.0, 1e-3)) == strong
     # The opposite of the training codes' labels would ask for another penalty.
     turned = parts[0], parts[1], parts[2], 1 - parts[3]
