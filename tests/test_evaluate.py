@@ -287,6 +287,21 @@ def test_a_linear_probe_standardises_before_it_regularises():
     assert evaluate.linear_probe_accuracy(z[:200], labels[:200], z[200:], labels[200:]) > 0.95
 
 
+def test_a_linear_probe_chooses_its_penalty_and_without_a_look_at_the_test_codes():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(1200) % 2
+    z = torch.randn(1200, 350, generator=generator)
+    z[:, :3] += 1.2 * labels[:, None]
+    parts = z[:400], labels[:400], z[400:], labels[400:]
+    weak = evaluate.linear_probe_accuracy(*parts, strengths=(100.0,))
+    strong = evaluate.linear_probe_accuracy(*parts, strengths=(1e-3,))
+    assert strong > weak
+    assert evaluate.linear_probe_accuracy(*parts, strengths=(100.0, 1e-3)) == strong
+    # The opposite of the training codes' labels would ask for another penalty.
+    turned = parts[0], parts[1], parts[2], 1 - parts[3]
+    assert evaluate.linear_probe_accuracy(*turned, strengths=(100.0, 1e-3)) == pytest.approx(1 - strong)
+
+
 def test_the_spectrum_is_that_of_centred_directions():
     z = 3 + torch.randn(50, 4)
     unit = (z / z.norm(dim=1, keepdim=True)).double()
@@ -346,7 +361,7 @@ def test_psnr_is_averaged_in_decibels_not_taken_of_a_pooled_error():
         (evaluate.weighted_knn_accuracy, {"k": 200, "temperature": 0.1}),  # Wu et al. (2018)
         (evaluate.manifold_scores, {"k": 5}),
         (evaluate.KernelDistance, {"subsets": 50, "subset_size": 500}),
-        (evaluate.linear_probe_accuracy, {"iterations": 200}),
+        (evaluate.linear_probe_accuracy, {"iterations": 200, "strengths": (1.0, 0.1, 0.01, 1e-3, 3e-4)}),
         (evaluate.train_classifier, {"width": 16, "seed": 0}),
     ],
 )
