@@ -8,8 +8,17 @@
       if (element.scrollWidth > element.clientWidth + 1) element.tabIndex = 0;
       else element.removeAttribute("tabindex");
     }
+    // A formula in a line: what a screen reader is told lies beside it unseen, and counts as its width.
+    for (const formula of all("article mjx-container:not([display=true])")) {
+      const ink = formula.querySelector("mjx-math");
+      const wide = Boolean(ink) && ink.getBoundingClientRect().width > formula.clientWidth + 1;
+      formula.classList.toggle("wide", wide);
+      if (wide) formula.tabIndex = 0;
+      else formula.removeAttribute("tabindex");
+    }
   };
   for (const moment of ["load", "resize"]) window.addEventListener(moment, mark);
+  window.addEventListener("load", () => window.MathJax?.startup?.promise?.then(mark));
 
   // The bibliography is called a list, but anchors stand among its entries.
   const mendLists = () => {
