@@ -40,14 +40,15 @@ def main() -> None:
         print(json.dumps(child(options)))
         return
     report = about(options) | {"chapters": {}}
+    if not options.chapters:
+        from benchmarks import growth, starting, threads
+
+        # First what is quick: a failure after ten minutes would cost them all.
+        report |= {"starting": starting.measure(), "threads_beside": threads.measure(), "growth": growth.measure()}
     for name in options.chapters or CHAPTERS:
         report["chapters"][name] = found = run(name, options)
         for case in found["cases"]:
             tell(case)
-    if not options.chapters:
-        from benchmarks import growth, starting, threads
-
-        report |= {"growth": growth.measure(), "starting": starting.measure(), "threads_beside": threads.measure()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(options.out)
