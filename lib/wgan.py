@@ -6,7 +6,8 @@ low for generated ones. Networks come in as arguments: ``generator`` maps noise 
 to examples, ``critic`` maps examples to scores (B,).
 """
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -133,34 +134,6 @@ def turn(z: Tensor, other: Tensor, cosine: float) -> Tensor:
     return cosine * z + (1 - cosine**2) ** 0.5 * other
 
 
-def steepness(
-    generator: nn.Module, z: Tensor, draws: int = 8, batch: int = 500
-) -> Tensor:
-    """‖∂G/∂z‖, the Frobenius norm of the generator's Jacobian per code of z (B, D), as
-    (B,).
-
-    The root of the mean of ‖(∂G/∂z)ᵀ v‖² over ``draws`` random images v ~ N(0, I), of
-    each code's own: the squared norm is its expectation (Girard, 1989). Jumps of a
-    generator have no part in it. It should be large between classes: Tanielian
-    et al. (2020). Evaluation mode, so that no code moves another's image.
-    """
-
-    def squared(part: Tensor) -> Tensor:
-        part = part.detach().requires_grad_()
-        with torch.enable_grad():
-            x = generator(part)
-        products = (
-            torch.autograd.grad(
-                x, part, torch.randn_like(x), retain_graph=draw < draws - 1
-            )[0]
-            for draw in range(draws)
-        )
-        return torch.stack([product.square().sum(1) for product in products]).mean(0)
-
-    with evaluating(generator):
-        return torch.cat([squared(part) for part in z.split(batch)]).sqrt()
-
-
 def adam(parameters: Iterable[Tensor], rate: float) -> torch.optim.Optimizer:
     """Adam as Gulrajani et al. (2017) have it: no momentum, since the other network's
     move turns the gradient.
@@ -240,13 +213,13 @@ class WGANStep:
             amp,
         )
         self.penalty_share, self.ema_decay = penalty_share, ema_decay
+        self._optimizer = optimizer
+        self._critic_rate = learning_rate if critic_rate is None else critic_rate
         self.ema = AveragedModel(
             generator, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True
         )
         self.generator_optimizer = optimizer(generator.parameters(), learning_rate)
-        self.critic_optimizer = optimizer(
-            critic.parameters(), learning_rate if critic_rate is None else critic_rate
-        )
+        self.critic_optimizer = optimizer(critic.parameters(), self._critic_rate)
         self.schedulers = [
             torch.optim.lr_scheduler.LambdaLR(own, self._decay)
             for own in (self.generator_optimizer, self.critic_optimizer)
@@ -298,6 +271,32 @@ class WGANStep:
             scheduler.step()
         self.ema.update_parameters(self.generator)
         return losses
+
+    def caught_up(
+        self, batches: Iterator[tuple[Tensor, ...]], updates: int
+    ) -> nn.Module:
+        """A copy of the critic after so many updates more, in evaluation mode.
+
+        Meanwhile the averaged generator stands still, and the critic's rate falls from
+        its first value to 0. A critic with too few updates finds too short a distance;
+        how much a copy gains alone tells how far it was behind. The step itself stays
+        as it is.
+        """
+        twin = copy.copy(self)
+        twin.critic = copy.deepcopy(self.critic).train()
+        twin.critic_optimizer = self._optimizer(
+            twin.critic.parameters(), self._critic_rate
+        )
+        for done in range(updates):
+            for group in twin.critic_optimizer.param_groups:
+                group["lr"] = self._critic_rate * (1 - done / updates)
+            x = next(batches)[0]
+            z = torch.randn(len(x), self.latent_dim, device=x.device)
+            t = torch.rand(len(x), device=x.device)
+            with evaluating(self.ema):
+                x_fake = self.ema(z).float()
+            twin._update_critic(x, x_fake, t)
+        return twin.critic.eval()
 
     def _generate(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, self.amp, enabled=self.amp is not None):

@@ -510,56 +510,22 @@
     addEventListener("beforeprint", pause);
   };
 
-  // --- switches: recorded points on a circle ------------------------------------------------------
+  // --- recorded trainings ---------------------------------------------------------------------------
 
-  const switches = (data, sprite, box, host) => {
-    const last = data.moments.length - 1;
-    const recordings = data.points.map((text) => Int8Array.from(atob(text), (letter) => letter.charCodeAt(0)));
+  /** Plays, pauses and scrubs through moments; `changed(at, whole)` hears where it is, `at` between two as well. */
+  const timeline = (moments, changed) => {
+    const last = moments.length - 1;
     let [at, timer] = [last, 0];
-    const boxes = data.switches.map((name, i) => make("input", { type: "checkbox", id: `switch-${i}`, checked: "" }));
-    /** States run from all on to all off, the last switch fastest. */
-    const shown = () => data.states[boxes.reduce((sum, input) => 2 * sum + (input.checked ? 0 : 1), 0)];
-    const readout = make("p", { role: "status" });
     const button = make("button", { type: "button", class: "play" });
     const slider = make("input", { type: "range", min: "0", max: String(last), step: "1", "aria-label": "Moment of training" });
     const value = make("span", { class: "value", "aria-hidden": "true" });
-
-    const paint = (context, view) => {
-      context.strokeStyle = "#8c8c8c";
-      disc(context, view.left + view.width / 2, view.top + view.height / 2, view.width / 2);
-      context.stroke();
-    };
-    const mark = (context, view) => {
-      const count = data.labels.length;
-      const flat = recordings[shown()];
-      // Between two moments the points move in straight lines.
-      const moment = Math.floor(at);
-      const share = at - moment;
-      const number = (i, axis) => {
-        const now = flat[2 * (moment * count + i) + axis];
-        return share ? (1 - share) * now + share * flat[2 * ((moment + 1) * count + i) + axis] : now;
-      };
-      context.globalAlpha = view.dark ? 0.85 : 0.65;
-      for (let i = 0; i < count; i++) {
-        context.fillStyle = data.colors[data.labels[i]];
-        disc(context, view.left + (1 + number(i, 0) / 127) * view.width / 2, view.top + (1 - number(i, 1) / 127) * view.height / 2, 4);
-        context.fill();
-      }
-      context.globalAlpha = 1;
-    };
-    const view = map("still", data.title, "help", 1, { left: 8, right: 8, top: 8, bottom: 8 }, paint, mark);
-    view.canvas.removeAttribute("tabindex");
-    view.canvas.setAttribute("role", "img");
-
     const show = (moment) => {
       at = clamp(moment, 0, last);
       const whole = Math.round(at);
       slider.value = String(whole);
-      value.textContent = data.moments[whole];
-      slider.setAttribute("aria-valuetext", data.moments[whole]);
-      const numbers = Object.entries(data.numbers[shown()]).map(([name, values]) => `${name} ${plain(values[whole])}`);
-      readout.textContent = `At ${data.moments[whole]}: ${numbers.join(", ")}.`;
-      view.redraw();
+      value.textContent = moments[whole];
+      slider.setAttribute("aria-valuetext", moments[whole]);
+      changed(at, whole);
     };
     const name = () => {
       button.textContent = timer ? "Pause" : "Play";
@@ -585,24 +551,144 @@
     button.addEventListener("click", () => (timer ? pause() : play()));
     slider.addEventListener("input", () => (pause(), show(Number(slider.value))));
     slider.addEventListener("keydown", (event) => event.key in ARROWS && event.stopPropagation());
-    for (const input of boxes) input.addEventListener("change", () => show(at));
+    addEventListener("beforeprint", pause);
+    name();
+    return { controls: make("div", { class: "controls" }, button, slider, value), again: () => show(at), show, last };
+  };
+
+  const unpacked = (text, type) => type.from(atob(text), (letter) => letter.charCodeAt(0));
+
+  /** What a recording's numbers are at a moment, as a sentence. */
+  const told = (numbers, moments, whole) =>
+    `At ${moments[whole]}: ${Object.entries(numbers).map(([name, values]) => `${name} ${plain(values[whole])}`).join(", ")}.`;
+
+  /** A picture that cannot be touched: controls beside it move it. */
+  const screen = (data, paint, mark, margin) => {
+    const view = map("still", data.title, "help", 1, { left: margin, right: margin, top: margin, bottom: margin }, paint, mark);
+    view.canvas.removeAttribute("tabindex");
+    view.canvas.setAttribute("role", "img");
+    return view;
+  };
+
+  // --- switches: recorded points on a circle ------------------------------------------------------
+
+  const switches = (data, sprite, box) => {
+    const recordings = data.points.map((text) => unpacked(text, Int8Array));
+    let at = 0;
+    const boxes = data.switches.map((name, i) => make("input", { type: "checkbox", id: `switch-${i}`, checked: "" }));
+    /** States run from all on to all off, the last switch fastest. */
+    const shown = () => data.states[boxes.reduce((sum, input) => 2 * sum + (input.checked ? 0 : 1), 0)];
+    const readout = make("p", { role: "status" });
+
+    const paint = (context, view) => {
+      context.strokeStyle = "#8c8c8c";
+      disc(context, view.left + view.width / 2, view.top + view.height / 2, view.width / 2);
+      context.stroke();
+    };
+    const mark = (context, view) => {
+      const count = data.labels.length;
+      const flat = recordings[shown()];
+      // Between two moments the points move in straight lines.
+      const moment = Math.floor(at);
+      const share = at - moment;
+      const number = (i, axis) => {
+        const now = flat[2 * (moment * count + i) + axis];
+        return share ? (1 - share) * now + share * flat[2 * ((moment + 1) * count + i) + axis] : now;
+      };
+      context.globalAlpha = view.dark ? 0.85 : 0.65;
+      for (let i = 0; i < count; i++) {
+        context.fillStyle = data.colors[data.labels[i]];
+        disc(context, view.left + (1 + number(i, 0) / 127) * view.width / 2, view.top + (1 - number(i, 1) / 127) * view.height / 2, 4);
+        context.fill();
+      }
+      context.globalAlpha = 1;
+    };
+    const view = screen(data, paint, mark, 8);
+    const time = timeline(data.moments, (moment, whole) => {
+      at = moment;
+      readout.textContent = told(data.numbers[shown()], data.moments, whole);
+      view.redraw();
+    });
+    for (const input of boxes) input.addEventListener("change", time.again);
     const list = make("div", { class: "switches" }, ...boxes.map((input, i) => make("label", { for: input.id }, input, data.switches[i])));
     const side = make("div", { class: "side" }, list, readout, legend(data));
     box.append(
       make("div", { class: "panes" }, view.pane, side),
-      make("div", { class: "controls" }, button, slider, value),
+      time.controls,
       make("p", { class: "help", id: "help" }, "Switch parts off and play the recorded training."),
     );
-    show(last);
-    name();
-    addEventListener("beforeprint", pause);
+    time.show(time.last);
+  };
+
+  // --- surfaces: recorded points that climb what another network says of each place -----------------
+
+  const surfaces = (data, sprite, box) => {
+    const points = data.points.map((text) => unpacked(text, Uint8Array));
+    const fields = data.surfaces.map((text) => unpacked(text, Uint8Array));
+    const [target, shades] = [unpacked(data.target, Uint8Array), unpacked(data.shades, Uint8Array)];
+    const [side, count] = [data.side, data.count];
+    let at = 0;
+    const group = `surfaces-${Math.random()}`;
+    const radios = data.names.map((name, i) => make("input", { type: "radio", name: group, id: `${group}-${i}`, ...(i === data.start ? { checked: "" } : {}) }));
+    const shown = () => radios.findIndex((input) => input.checked);
+    const readout = make("p", { role: "status" });
+    const field = make("canvas", { width: side, height: side });
+
+    /** A recording's bytes between two moments. */
+    const between = (bytes, size, i) => {
+      const [moment, share] = [Math.floor(at), at - Math.floor(at)];
+      const now = bytes[moment * size + i];
+      return share ? (1 - share) * now + share * bytes[(moment + 1) * size + i] : now;
+    };
+    const dot = (context, view, x, y, radius) => {
+      disc(context, view.left + (x / 255) * view.width, view.top + (1 - y / 255) * view.height, radius);
+      context.fill();
+    };
+    const mark = (context, view) => {
+      const image = new ImageData(side, side);
+      for (let i = 0; i < side * side; i++) {
+        const shade = Math.round(between(fields[shown()], side * side, i));
+        image.data.set([...shades.slice(3 * shade, 3 * shade + 3), 255], 4 * i);
+      }
+      field.getContext("2d").putImageData(image, 0, 0);
+      context.imageSmoothingEnabled = true;
+      context.drawImage(field, view.left, view.top, view.width, view.height);
+      context.fillStyle = "#000";
+      for (let i = 0; i < target.length; i += 2) dot(context, view, target[i], target[i + 1], 2);
+      for (let i = 0; i < count; i++) {
+        const [x, y] = [0, 1].map((axis) => between(points[shown()], 2 * count, 2 * i + axis));
+        context.fillStyle = "#fff";
+        dot(context, view, x, y, 4);
+        context.fillStyle = data.color;
+        dot(context, view, x, y, 3);
+      }
+      paintFrame(context, view);
+    };
+    const view = screen(data, () => {}, mark, 1);
+    const time = timeline(data.moments, (moment, whole) => {
+      at = moment;
+      readout.textContent = told(data.numbers[shown()], data.moments, whole);
+      view.redraw();
+    });
+    for (const input of radios) {
+      input.addEventListener("change", time.again);
+      input.addEventListener("keydown", (event) => event.key in ARROWS && event.stopPropagation());
+    }
+    const list = make("div", { class: "switches", role: "radiogroup", "aria-label": data.choice },
+      ...radios.map((input, i) => make("label", { for: input.id }, input, data.names[i])));
+    box.append(
+      make("div", { class: "panes" }, view.pane, make("div", { class: "side" }, list, readout)),
+      time.controls,
+      make("p", { class: "help", id: "help" }, data.help),
+    );
+    time.show(time.last);
   };
 
   __DRAWING__
 
   // --- start --------------------------------------------------------------------------------------
 
-  const KINDS = { strips, scatter, draws, switches, player, drawing };
+  const KINDS = { strips, scatter, draws, switches, surfaces, player, drawing };
 
   const start = async (host) => {
     const mark = host.dataset.explorer;

@@ -267,9 +267,7 @@ def switches(
         "switches": list(names),
         "states": [list(stacks).index(recordings[state]) for state in states],
         "moments": list(moments),
-        "points": [
-            base64.b64encode(flat.tobytes()).decode() for flat in stacks.values()
-        ],
+        "points": [_packed(flat) for flat in stacks.values()],
         "numbers": [
             {key: _rounded(values) for key, values in numbers[name].items()}
             for name in stacks
@@ -280,6 +278,76 @@ def switches(
     }
     still = _still_switches(names, states, recordings, stacks, label, data["colors"])
     alt = f"{title}: where the points lie at {moments[-1]}, for each state."
+    return embed.build(title, data, [{}], *still, alt, limit)
+
+
+def surfaces(
+    points: Mapping[str, Any],
+    heights: Mapping[str, Any],
+    target: Any,
+    moments: Sequence[str],
+    numbers: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    title: str,
+    choice: str,
+    help: str,
+    start: int = 0,
+    limit: int = LIMIT,
+) -> Explorer:
+    """Points of the unit square that move over a surface, for each of some recordings.
+
+    ``points``, ``heights``
+        By recording, uint8 (T, N, 2) with 255 at the right and at the top, and the
+        surface at each moment, uint8 (T, S, S), from its lowest to its highest value.
+        The first of its rows lies at the bottom.
+    ``target``, ``moments``, ``numbers``
+        Where the points are to go, uint8 (M, 2); what each of the T moments is called;
+        and by recording and name the T numbers that are shown beside them.
+    ``title``, ``choice``, ``help``, ``start``
+        What the picture is, what is chosen between recordings, what a reader can do,
+        and the recording that is shown first.
+
+    Raises ValueError for shapes that do not fit, and for more than ``limit`` bytes.
+    """
+    clouds = {name: pixels.as_array(flat) for name, flat in points.items()}
+    fields = {name: pixels.as_array(field) for name, field in heights.items()}
+    goal, first = pixels.as_array(target), next(iter(clouds.values()))
+    steps, side = len(moments), next(iter(fields.values())).shape[-1]
+    if not clouds.keys() == fields.keys() == numbers.keys():
+        raise ValueError("points, heights and numbers must have the same recordings.")
+    for name in clouds:
+        found = clouds[name].shape, fields[name].shape
+        wanted = (steps, first.shape[1], 2), (steps, side, side)
+        counts = {len(values) for values in numbers[name].values()}
+        bytes_ = clouds[name].dtype == fields[name].dtype == goal.dtype == np.uint8
+        if found != wanted or counts - {steps} or not bytes_:
+            raise ValueError(
+                f"{name!r}: points and heights are {found}, uint8 {wanted} are wanted, "
+                f"and {steps} of each number."
+            )
+    shades = np.uint8(np.round(255 * plots.SURFACE(np.arange(256))[:, :3]))
+    upright = {name: np.flip(field, axis=1) for name, field in fields.items()}
+    data = {
+        "kind": "surfaces",
+        "names": list(clouds),
+        "start": start,
+        "moments": list(moments),
+        "points": [_packed(flat) for flat in clouds.values()],
+        "surfaces": [_packed(field) for field in upright.values()],
+        "target": _packed(goal),
+        "shades": _packed(shades),
+        "side": side,
+        "count": first.shape[1],
+        "color": plots.PALETTE[1],
+        "numbers": [
+            {key: _rounded(values) for key, values in numbers[name].items()}
+            for name in clouds
+        ],
+        "choice": choice,
+        "help": help,
+    }
+    still = _still_surfaces(clouds, upright, goal)
+    alt = f"{title}: points over a surface at {moments[-1]}, for each recording."
     return embed.build(title, data, [{}], *still, alt, limit)
 
 
@@ -384,6 +452,11 @@ def _rounded(values: Sequence[float]) -> list[float]:
     return [float(f"{value:.4g}") + 0.0 for value in np.round(array, digits)]
 
 
+def _packed(array: np.ndarray) -> str:
+    """Bytes as text, which a page can hold."""
+    return base64.b64encode(array.tobytes()).decode()
+
+
 def _sprite(stack: np.ndarray, columns: int) -> tuple[dict[str, int], np.ndarray]:
     """What the script must know of a sprite, and the sprite (height, width, C)."""
     stack = pixels.reduced(stack, TILE)
@@ -455,6 +528,25 @@ def _still_switches(
         title = "without " + ",\n".join(off) if off else "all on"
         ax.set_title(title, size=9)
         ax.set(xlim=(-140, 140), ylim=(-140, 140), aspect="equal")
+        ax.set_axis_off()
+    return picture(figure)
+
+
+def _still_surfaces(
+    clouds: Mapping[str, np.ndarray],
+    upright: Mapping[str, np.ndarray],
+    goal: np.ndarray,
+) -> tuple[str, int]:
+    """A panel for each recording, at the last moment."""
+    wide = plots.WIDTH / len(clouds)
+    figure = Figure(figsize=(plots.WIDTH, wide + 0.35), layout="constrained")
+    for place, (name, flat) in enumerate(clouds.items(), 1):
+        ax = figure.add_subplot(1, len(clouds), place)
+        box = (0, 255, 0, 255)
+        ax.imshow(upright[name][-1], cmap=plots.SURFACE, extent=box, aspect="equal")
+        ax.plot(*goal.T, "k.", ms=2)
+        ax.plot(*flat[-1].T, ".", color=plots.PALETTE[1], ms=3)
+        ax.set_title(name, size=10)
         ax.set_axis_off()
     return picture(figure)
 

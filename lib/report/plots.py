@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython import get_ipython
 from IPython.display import Image as DisplayedImage
-from matplotlib import font_manager
+from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -46,6 +46,9 @@ COLORS = {
     "real": (0.1, 0.1, 0.1),
 }
 """A method keeps its colour in every figure of the book."""
+
+SURFACE = colormaps["viridis"]
+"""How heights over the plane are coloured."""
 
 WIDTH = 7.5
 """Inches of a figure that fills the page; text is sized for that width."""
