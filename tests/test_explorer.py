@@ -94,7 +94,24 @@ def switches(**changes):
     return explorer.switches(**{**given, **changes})
 
 
-MAKERS = [strips, a_map, some_draws, switches]
+def surfaces(**changes):
+    points = np.arange(24, dtype=np.uint8).reshape(3, 4, 2)
+    heights = np.arange(48, dtype=np.uint8).reshape(3, 4, 4)
+    numbers = {"exact distance": [1.0, 0.5, 0.12345]}
+    given = {
+        "points": {"x": points, "y": 255 - points},
+        "heights": {"x": heights, "y": 255 - heights},
+        "target": torch.tensor([[0, 0], [255, 255]], dtype=torch.uint8),
+        "moments": ["step 0", "step 1", "step 2"],
+        "numbers": {"x": numbers, "y": numbers},
+        "title": "Surfaces",
+        "choice": "Method",
+        "help": "Choose.",
+    }
+    return explorer.surfaces(**{**given, **changes})
+
+
+MAKERS = [strips, a_map, some_draws, switches, surfaces]
 
 
 # --- what is on the page ---------------------------------------------------------------------------
@@ -118,7 +135,7 @@ def test_the_same_arrays_give_the_same_bytes_and_others_another_mark(make):
 @pytest.mark.parametrize("make", MAKERS)
 def test_without_a_script_there_is_a_still_image_with_a_description(make):
     before, *_ = make().html.split("<script")
-    assert re.search(r'alt="(Strips|A map|Draws|Switches): [^"]{10,}"', before)
+    assert re.search(r'alt="(Strips|A map|Draws|Switches|Surfaces): [^"]{10,}"', before)
     assert np.asarray(still_of(make()).convert("L")).std() > 1
     assert 'data-lm-suppress-shortcuts="true"' in before, "JupyterLab would take the arrow keys"
 
@@ -172,6 +189,18 @@ def test_states_of_switches_run_from_all_on_to_all_off_and_points_survive():
     found = np.frombuffer(base64.b64decode(data["points"][1]), np.int8).reshape(3, 4, 2)
     assert (found == -np.arange(24).reshape(3, 4, 2)).all()
     assert data["numbers"][0] == {"meter": [1.0, 0.5, 0.1234]} or data["numbers"][0]["meter"][2] == 0.1235
+
+
+def test_surfaces_are_sent_from_the_top_down_and_points_as_they_are():
+    """Rows of a picture begin at the top, those of a surface over the plane at the bottom."""
+    data = data_of(surfaces(start=1))
+    sent = np.frombuffer(base64.b64decode(data["surfaces"][0]), np.uint8).reshape(3, 4, 4)
+    assert (sent[0, -1] == [0, 1, 2, 3]).all() and (sent[0, 0] == [12, 13, 14, 15]).all()
+    points = np.frombuffer(base64.b64decode(data["points"][1]), np.uint8).reshape(3, 4, 2)
+    assert (points == 255 - np.arange(24).reshape(3, 4, 2)).all()
+    assert (data["side"], data["count"], data["start"], data["names"]) == (4, 4, 1, ["x", "y"])
+    shades = np.frombuffer(base64.b64decode(data["shades"]), np.uint8).reshape(256, 3)
+    assert shades[0].sum() < shades[-1].sum(), "low is dark"
 
 
 def test_large_images_are_reduced_not_cut():
@@ -279,6 +308,9 @@ def test_what_does_not_fit_is_refused_with_the_remedy():
         (strips, {"numbers": {"up": [1, 2], "down": [1, 2]}}, "numbers must hold 3"),
         (switches, {"recordings": {(True, True): "x"}}, "for each of the 4 states of 2 switches"),
         (switches, {"moments": ["step 0"]}, r"'x': points are int8 \(3, 4, 2\), int8 \(1, 4, 2\) is wanted"),
+        (surfaces, {"moments": ["step 0"]}, r"'x': points and heights are .* \(\(1, 4, 2\), \(1, 4, 4\)\)"),
+        (surfaces, {"numbers": {}}, "must have the same recordings"),
+        (surfaces, {"target": torch.zeros(2, 2)}, "uint8"),
         (a_map, {"images": images(2, 1, 4, 4)}, "3 points and 2 images"),
         (some_draws, {"images": images(2, 1, 4, 4)}, r"\(2, 2\) and bounds \(2,\) are wanted for 2 images"),
         (some_draws, {"counts": [1, 2, 3]}, r"estimates and shares \(3, 3\)"),

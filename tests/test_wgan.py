@@ -8,7 +8,7 @@ import torch
 from scipy.stats import wasserstein_distance
 from torch import nn
 
-from lib import nets, optim, train, wgan
+from lib import gan, nets, optim, train, wgan
 
 SHAPE = (3, 8, 8)
 
@@ -390,33 +390,6 @@ def test_turned_codes_are_standard_normal_and_as_far_as_asked():
     assert wgan.turning_cosine(100.0, 50) == -1
 
 
-def test_steepness_is_the_jacobians_norm_code_by_code_and_changes_nothing():
-    layers = nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 12), nn.Unflatten(1, (3, 2, 2))
-    with torch.no_grad():
-        layers[3].weight *= 5  # norms far from 1, where a norm and its square are alike
-    generator = nn.Sequential(*layers)
-    generator(3 + torch.randn(100, 5))  # running statistics that differ from those of the codes below
-    z = torch.randn(7, 5)
-    before = copy.deepcopy(generator.state_dict())
-    # 2,000 draws: a squared norm has a relative deviation of at most √(2/2000) = 3 %, its root half of that.
-    found = wgan.steepness(generator, z, draws=2000, batch=3)
-    assert generator.training
-    assert all(torch.equal(before[name], value) for name, value in generator.state_dict().items())
-    generator.eval()
-    jacobians = torch.stack([torch.func.jacrev(lambda c: generator(c[None]))(code).view(12, 5) for code in z])
-    torch.testing.assert_close(found, jacobians.flatten(1).norm(dim=1).detach(), rtol=0.06, atol=0)
-    assert not found.requires_grad
-
-
-def test_steepness_is_that_within_a_cell():
-    network = nn.Sequential(nn.Linear(6, 9), nn.Tanh())
-    z = torch.tensor([[1.0, 0.99999, 0.3, -0.2], [-1.0, 0.5, 2.0, 0.1]])
-    found = wgan.steepness(nn.Sequential(nets.Cells(2), network), z, draws=2000)
-    inputs = nets.Cells(2)(z)
-    jacobians = torch.stack([torch.func.jacrev(network)(row)[:, :4] for row in inputs])
-    torch.testing.assert_close(found, jacobians.flatten(1).norm(dim=1).detach(), rtol=0.06, atol=0)
-
-
 def test_the_overshoot_solves_its_equations():
     weight, distance = 10.0, np.array([0.0, 0.5, 30.0])
     slope = 1 + distance / (2 * weight)
@@ -481,7 +454,6 @@ def test_slopes_can_be_asked_for_anywhere_and_leave_what_they_were_asked_about_a
     with torch.no_grad():
         assert wgan.gradient_norm(critic, x).tolist() == pytest.approx([5.0] * 5)
         assert wgan.crosstalk(critic, x) == pytest.approx(0, abs=1e-6)
-        assert wgan.steepness(nn.Identity(), x, draws=4).shape == (5,)
     assert not x.requires_grad and critic.a.grad is None
     assert not wgan.gradient_norm(critic, x).requires_grad
     assert wgan.gradient_norm(critic, x, differentiable=True).requires_grad
@@ -492,3 +464,57 @@ def test_a_step_leaves_its_batch_alone():
     before = x.clone()
     step((x,))
     assert torch.equal(x, before) and not x.requires_grad
+
+
+# --- a critic that runs ahead ----------------------------------------------------------------------
+
+
+def endless_images():
+    draws = torch.Generator().manual_seed(3)
+    while True:
+        yield (0.1 * torch.rand(12, *SHAPE, generator=draws), torch.zeros(12))
+
+
+def test_a_critic_that_runs_ahead_finds_a_larger_distance_and_the_step_stays_as_it_is():
+    step = make_step(learning_rate=1e-3, critic_rate=1e-2)
+    for _, batch in zip(range(2), endless_images(), strict=False):
+        step(batch)
+    before = copy.deepcopy([part.state_dict() for part in step.parts.values()])
+    ahead = step.caught_up(endless_images(), 30)
+    after = [part.state_dict() for part in step.parts.values()]
+    assert all(str(a) == str(b) for a, b in zip(before, after, strict=True))
+    assert not ahead.training and step.critic.training
+    x = next(endless_images())[0]
+    x_fake = gan.sample(nn.Sequential(step.ema, Logit()), 12, 6, "cpu")
+    with torch.no_grad():
+        estimates = [(critic(x).mean() - critic(x_fake).mean()).item() for critic in (step.critic, ahead)]
+    assert estimates[1] > max(0, 2 * estimates[0])
+
+
+class Logit(nn.Module):
+    def forward(self, x):
+        return torch.logit(x, 1e-6)
+
+
+def test_a_critic_that_runs_ahead_meets_the_averaged_generator_and_slows_down():
+    step, rates, seen = make_step(critic_rate=0.1), [], []
+    step((torch.rand(6, *SHAPE),))
+    step.ema.register_forward_hook(lambda module, inputs, output: seen.append((module.training, len(output))))
+    update = wgan.WGANStep._update_critic
+
+    def watched(self, x, x_fake, t):
+        rates.append(self.critic_optimizer.param_groups[0]["lr"])
+        return update(self, x, x_fake, t)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wgan.WGANStep, "_update_critic", watched)
+        step.caught_up(endless_images(), 4)
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    assert seen == [(False, 12)] * 4
+
+
+def test_no_further_updates_give_the_critic_as_it_is():
+    step = make_step()
+    copied = step.caught_up(endless_images(), 0)
+    assert copied is not step.critic
+    assert all(torch.equal(a, b) for a, b in zip(weights(copied), weights(step.critic), strict=True))

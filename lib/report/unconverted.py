@@ -173,11 +173,6 @@ def contradictions(name: str, p: Mapping[str, Any]) -> list[str]:
     When a chapter is converted, these become limits of its types and its own checks.
     """
     checks: dict[str, list[tuple[str, Callable[[], bool], str]]] = {
-        "04_wgan_gp": [
-            ("steps", lambda: p["steps"] < 2, "it must be at least 2, for a curve"),
-            ("inception_weights", lambda: p["inception_weights"] != "" and not Path(p["inception_weights"]).is_file(),
-             "there is no such file. Leave it empty, or say where torchvision's weights are"),
-        ],
         "06_unmixing": [
             ("kinds", lambda: len(set(p["kinds"])) < len(p["kinds"]),
              "two different sets are wanted: an image would be paired with itself"),
