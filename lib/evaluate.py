@@ -88,6 +88,26 @@ def ssim_each(x: Tensor, x_hat: Tensor) -> Tensor:
     )
 
 
+def band_errors(x: Tensor, x_hat: Tensor, edges: Sequence[float]) -> Tensor:
+    """The mean squared error of each image, split by spatial frequency,
+    (B, C, H, W) -> (B, bands).
+
+    Band k holds the frequencies f = (f_y² + f_x²)^½ with edges[k] ≤ f < edges[k + 1],
+    in cycles per pixel; 0 is the mean, ½ the finest grid along an axis. By Parseval's
+    theorem bands that cover all frequencies add up to the mean squared error.
+    """
+    error = (x_hat - x).float()
+    size = error.shape[-2] * error.shape[-1]
+    power = torch.fft.fft2(error).abs().square().mean(1) / size**2  # (B, H, W)
+    frequencies = [
+        torch.fft.fftfreq(side, device=x.device) for side in error.shape[-2:]
+    ]
+    f = torch.hypot(frequencies[0][:, None], frequencies[1][None])
+    bands = torch.bucketize(f, torch.tensor(edges, device=x.device), right=True) - 1
+    inside = [(bands == k).float() for k in range(len(edges) - 1)]
+    return torch.stack([(power * mask).sum((1, 2)) for mask in inside], dim=1)
+
+
 def pca_mse(train: Tensor, test: Tensor, dim: int) -> float:
     """Per-pixel test error of the best *linear* code of ``dim`` numbers: PCA, fitted on
     ``train`` (uint8).

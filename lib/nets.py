@@ -559,6 +559,35 @@ class ResidualBlock(nn.Module):
         return x + self.second(torch.relu(self.first(torch.relu(x))))
 
 
+class Attention(nn.Module):
+    """x + W softmax(q kᵀ / √d) v of all places of a map, the identity at the start:
+    (B, C, H, W) -> (B, C, H, W).
+
+    Vaswani et al. (2017), with LayerNorm first and a learned position. Heads are about
+    32 channels wide. Every place sees every other, where a convolution sees neighbours.
+    """
+
+    def __init__(self, channels: int, places: int) -> None:
+        super().__init__()
+        most = max(1, channels // 32)
+        self.heads = next(n for n in range(most, 0, -1) if channels % n == 0)
+        self.place = nn.Parameter(torch.zeros(places, channels))
+        self.norm = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = x.flatten(2).mT  # (B, H·W, C)
+        parts = self.qkv(self.norm(places) + self.place).chunk(3, dim=2)
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts
+        )
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(seen).mT.reshape(x.shape)
+
+
 class UNet(nn.Module):
     """One encoder, one or more decoders with skips: (B, C, H, W) to logits (B, decoders
     · out, H, W).
@@ -568,7 +597,7 @@ class UNet(nn.Module):
     every level halves the side. ``patch`` folds patch × patch pixels into channels
     first and unfolds them last: the finest level then works on a side ``patch`` times
     smaller, where a convolution of the same width costs patch² times less. ``blocks``
-    per level.
+    per level; with ``attention`` the bottleneck ends in :class:`Attention`.
 
     Raises ValueError for channels below 1, no level, and sides that cannot be halved so
     often.
@@ -582,6 +611,7 @@ class UNet(nn.Module):
         decoders: int = 1,
         patch: int = 1,
         blocks: int = 1,
+        attention: bool = False,
     ) -> None:
         super().__init__()
         if not channels or min(channels) < 1:
@@ -610,6 +640,9 @@ class UNet(nn.Module):
             nn.Conv2d(colours * patch**2, channels[0], 3, padding=1),
         )
         self.encoder = nn.ModuleList(level(count) for count in channels)
+        if attention:
+            places = (height // factor) * (width // factor)
+            self.encoder[-1].append(Attention(channels[-1], places))
         self.down = nn.ModuleList(
             nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in steps
         )
@@ -617,7 +650,8 @@ class UNet(nn.Module):
             nn.ModuleDict(
                 {
                     "up": nn.ModuleList(
-                        nn.ConvTranspose2d(coarse, fine, 2, stride=2)
+                        # What is added to it has a bias; torch sums its own slowly.
+                        nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False)
                         for fine, coarse in steps
                     ),
                     "levels": nn.ModuleList(level(fine) for fine, _ in steps),

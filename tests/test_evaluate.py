@@ -453,3 +453,33 @@ def test_whitened_codes_keep_the_strongest_components_and_no_empty_one():
     assert torch.corrcoef(torch.stack([train[:, 0], shared[:, 0]]))[0, 1].abs() > 0.99
     train, _ = evaluate.whitened(z, z, 4)
     assert train.isfinite().all() and train[:, 3].abs().max() == 0
+
+
+EDGES = [0, 0.5 / 16, 1.5 / 16, 3 / 16, 2]
+
+
+def test_errors_by_frequency_add_up_to_the_mean_squared_error():
+    x, x_hat = torch.rand(5, 3, 16, 16), torch.rand(5, 3, 16, 16)
+    bands = evaluate.band_errors(x, x_hat, EDGES)
+    assert bands.shape == (5, 4) and (bands > 0).all()
+    torch.testing.assert_close(bands.sum(1), ((x - x_hat) ** 2).mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize(("cycles", "axis", "band"), [(0, 2, 0), (1, 2, 1), (1, 3, 1), (2, 2, 2), (5, 3, 3), (8, 2, 3)])
+def test_a_wave_lies_in_the_band_of_its_cycles(cycles, axis, band):
+    wave = torch.cos(2 * torch.pi * cycles * torch.arange(16.0) / 16)
+    x = torch.zeros(1, 3, 16, 16)
+    x_hat = x + wave.view(-1, 1) if axis == 2 else x + wave
+    (found,) = evaluate.band_errors(x, x_hat, EDGES)
+    expected = torch.zeros(4)
+    expected[band] = (wave**2).mean()
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_wave_along_the_diagonal_counts_by_its_length():
+    """Two cycles along each axis are 2.83 along the diagonal; three are 4.24."""
+    at = torch.arange(16.0) / 16
+    for cycles, band in ((2, 2), (3, 3)):
+        wave = torch.cos(2 * torch.pi * cycles * (at[:, None] + at)).expand(1, 3, 16, 16)
+        (found,) = evaluate.band_errors(torch.zeros_like(wave), wave, EDGES)
+        assert found.argmax() == band and found[band].item() == pytest.approx(0.5, rel=1e-4)

@@ -494,3 +494,53 @@ def test_a_unet_is_its_formula():
 def test_standardised_pixels_need_no_training_and_move_with_the_network():
     layer = nets.Standardise(torch.zeros(3), torch.ones(3))
     assert nets.count_parameters(layer) == 0 and set(layer.state_dict()) == {"mean", "std"}
+
+
+# --- attention -------------------------------------------------------------------------------------
+
+
+def woken(channels=8, places=16):
+    """Attention whose output, zero at the start, is random."""
+    module = nets.Attention(channels, places)
+    for weight in (module.out.weight, module.out.bias, module.place):
+        nn.init.normal_(weight)
+    return module
+
+
+@pytest.mark.parametrize("channels", [1, 6, 48, 64, 100])
+def test_attention_is_the_identity_at_the_start(channels):
+    x = torch.rand(2, channels, 4, 4)
+    assert torch.equal(nets.Attention(channels, 16)(x), x)
+    assert channels % nets.Attention(channels, 16).heads == 0
+
+
+def test_attention_is_softmax_of_products_over_the_root_of_a_heads_width():
+    module, x = woken(64, 6), torch.rand(3, 64, 2, 3)
+    assert module.heads == 2
+    places = module.norm(x.flatten(2).mT) + module.place
+    q, k, v = module.qkv(places).split(64, dim=2)
+    found = []
+    for head in range(2):
+        part = slice(32 * head, 32 * head + 32)
+        weights = (q[..., part] @ k[..., part].mT / 32**0.5).softmax(2)
+        found.append(weights @ v[..., part])
+    expected = x + module.out(torch.cat(found, 2)).mT.view(3, 64, 2, 3)
+    torch.testing.assert_close(module(x), expected)
+    channels_last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(module(channels_last), expected)
+
+
+def test_attention_lets_every_place_see_every_other_and_no_image_another():
+    module, x = woken(), torch.rand(2, 8, 4, 4)
+    changed = x.clone()
+    changed[0, 3, 0, 0] += 1  # (in all channels it would be lost to the norm)
+    difference = (module(changed) - module(x)).abs().amax(1)
+    assert (difference[0] > 1e-6).all() and difference[1].max() == 0
+
+
+def test_a_unet_has_attention_at_its_bottleneck_where_it_was_asked_for():
+    plain, seeing = (nets.UNet((3, 16, 8), (4, 6), 3, patch=2, attention=flag) for flag in (False, True))
+    found = [name for name, module in seeing.named_modules() if isinstance(module, nets.Attention)]
+    assert found == ["encoder.1.1"] and seeing.encoder[1][1].place.shape == (4 * 2, 6)
+    assert not any(isinstance(module, nets.Attention) for module in plain.modules())
+    assert seeing(torch.rand(2, 3, 16, 8)).shape == (2, 3, 16, 8)

@@ -1,10 +1,11 @@
+import hashlib
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from lib import nets, unmix
+from lib import evaluate, nets, unmix
 from lib.train import Batches
 from lib.unmix import DifferenceUnmixer, FreeUnmixer
 
@@ -32,34 +33,63 @@ class Answer(nn.Module):
 # --- pairs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("size", "count"), [(2, 2), (3, 3), (50, 50), (50, 7)])
-def test_no_image_is_paired_with_itself_and_each_comes_once_a_side(size, count):
-    for _ in range(20):
-        first, second = unmix.draw_pairs(size, count)
-        assert len(first) == len(second) == count
-        assert (first != second).all()
-        for side in (first, second):
-            assert len(side.unique()) == count and side.min() >= 0 and side.max() < size
+def some_images(count, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (count, 3, 4, 4), dtype=torch.uint8, generator=generator)
 
 
-def test_pairs_are_the_same_again_from_the_same_generator():
-    draws = [unmix.draw_pairs(30, 9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert torch.equal(draws[0][0], draws[1][0]) and torch.equal(draws[0][1], draws[1][1])
-    assert not torch.equal(draws[0][0], draws[2][0])
+@pytest.mark.parametrize(("size", "count", "pairs"), [(2, None, 1), (7, None, 3), (50, 25, 25), (50, 4, 4)])
+def test_fixed_pairs_use_each_image_once(size, count, pairs):
+    index = unmix.fixed_pairs(some_images(size), count)
+    assert index.shape == (pairs, 2)
+    assert len(index.unique()) == 2 * pairs and index.min() >= 0 and index.max() < size
+
+
+def test_fixed_pairs_are_those_of_the_page_whatever_the_order_of_the_copy():
+    """Sorted by SHA-256 of the bytes, two by two: another copy, in another order, gives the same pairs."""
+    images = some_images(31)
+    pairs = images[unmix.fixed_pairs(images)]
+    by_hand = sorted(images, key=lambda image: hashlib.sha256(bytes(image.flatten().tolist())).hexdigest())
+    assert torch.equal(pairs, torch.stack(by_hand[:30]).view(15, 2, 3, 4, 4))
+    shuffled = images[torch.randperm(31)]
+    assert torch.equal(shuffled[unmix.fixed_pairs(shuffled)], pairs)
+    channels_last = images.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(unmix.fixed_pairs(channels_last), unmix.fixed_pairs(images)), "bytes of planes, as C orders them"
+    assert unmix.digest(shuffled[unmix.fixed_pairs(shuffled)]) == unmix.digest(pairs)
+    assert unmix.digest(pairs) == hashlib.sha256(bytes(pairs.flatten().tolist())).hexdigest()
+    assert unmix.digest(pairs.flip(1)) != unmix.digest(pairs)
+
+
+def test_the_first_pairs_do_not_depend_on_how_many_are_asked_for():
+    images = some_images(40)
+    assert torch.equal(unmix.fixed_pairs(images, 6), unmix.fixed_pairs(images)[:6])
 
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_fewer_than_two_images_make_no_pair(size):
-    with pytest.raises(ValueError, match=f"{size} images: a pair needs two"):
-        unmix.draw_pairs(size)
+    with pytest.raises(ValueError, match=f"{size} images make 1 to 0 pairs"):
+        unmix.fixed_pairs(some_images(size))
     with pytest.raises(ValueError, match=f"{size} images: a pair needs two"):
         unmix.halves(torch.rand(size, 3, 8, 8))
 
 
-@pytest.mark.parametrize("count", [0, 5])
-def test_more_pairs_than_images_are_refused(count):
-    with pytest.raises(ValueError, match=f"count={count}"):
-        unmix.draw_pairs(4, count)
+@pytest.mark.parametrize("count", [0, 3])
+def test_more_pairs_than_images_make_are_refused(count):
+    with pytest.raises(ValueError, match=f"count={count}: 4 images make 1 to 2"):
+        unmix.fixed_pairs(some_images(4), count)
+
+
+def test_images_without_bytes_of_their_own_are_refused():
+    with pytest.raises(ValueError, match="float32 images: the bytes of uint8"):
+        unmix.fixed_pairs(torch.rand(4, 3, 4, 4))
+
+
+def test_pairs_across_two_sets_keep_their_places_and_are_drawn_anew():
+    low, high = torch.arange(8.0).view(8, 1, 1, 1), torch.arange(100.0, 108).view(8, 1, 1, 1)
+    drawn = [unmix.across(low, high) for _ in range(2)]
+    for x in drawn:
+        assert torch.equal(x[:, 0], low) and torch.equal(x[:, 1].flatten().sort().values, high.flatten())
+    assert not torch.equal(*drawn)
 
 
 def test_batches_in_halves_pair_every_image_once_an_epoch_and_never_with_itself():
@@ -218,7 +248,8 @@ def test_plain_error_teaches_the_mixture_and_pit_does_not(pit):
         # The network sees the same m for both orders, so it has one answer for both.
         unmixer.network.logits = logits.expand(2, -1, -1, -1)
         optimizer.zero_grad()
-        loss = unmix.unmix_loss(unmixer, both, m, pit)["loss"]
+        criterion = unmix.pit_error if pit else unmix.pair_error
+        loss = unmix.unmix_loss(unmixer, both, m, criterion)["loss"]
         loss.backward()
         optimizer.step()
     x_hat = unmixer(m)[:1].detach()
@@ -259,10 +290,9 @@ def test_in_decibels_each_pair_counts_by_its_own_error():
     m = unmix.mix(x)
     bad, good = x + 0.2, x.flip(1) + 0.002  # errors 0.08 and 8e-6, the second in the other order
     x_hat = torch.stack([bad[0], good[1]]).requires_grad_()
-    found = unmix.unmix_loss(lambda m: x_hat, x, m, decibels=True)
+    found = unmix.unmix_loss(lambda m: x_hat, x, m, unmix.pit_decibels)
     expected = (10 * math.log10(0.08 + 1e-4) + 10 * math.log10(8e-6 + 1e-4)) / 2
     assert found["loss"].item() == pytest.approx(expected, abs=1e-3)
-    assert found["error"].item() == pytest.approx((0.08 + 8e-6) / 2, rel=1e-4)
     found["loss"].backward()
     # d/de of log10(e²·2 + ε) per pair, where the mean of errors would have given 0.2 : 0.002.
     sizes = x_hat.grad.flatten(1).norm(dim=1)
@@ -270,7 +300,7 @@ def test_in_decibels_each_pair_counts_by_its_own_error():
     assert (sizes[0] / sizes[1]).item() == pytest.approx(relative, rel=1e-2)
     # A pair answered without any error is no infinity.
     perfect = x.clone().requires_grad_()
-    unmix.unmix_loss(lambda m: perfect, x, m, decibels=True)["loss"].backward()
+    unmix.unmix_loss(lambda m: perfect, x, m, unmix.pit_decibels)["loss"].backward()
     assert perfect.grad.isfinite().all()
 
 
@@ -327,6 +357,89 @@ def test_the_wrong_order_costs_what_the_text_says():
     d, d_hat = x[:, 0] - x[:, 1], x_hat[:, 0] - x_hat[:, 1]
     price = (unmix.pair_error(x, x_hat) - unmix.pair_error(x, x_hat.flip(1))).abs()
     torch.testing.assert_close(price, 2 * (d * d_hat).mean((1, 2, 3)).abs())
+
+
+# --- tasks and scores -------------------------------------------------------------------------------
+
+
+def test_a_task_pairs_mirrors_mixes_and_adds_noise():
+    images = torch.rand(400, 3, 8, 8)
+    x, m = unmix.Task(weight=0.8)(images)
+    assert torch.equal(x, unmix.halves(images)) and torch.equal(m, unmix.mix(x, 0.8))
+    x, m = unmix.Task(noise=0.2)(images)
+    noise = m - unmix.mix(x)
+    assert noise.mean().abs() < 0.005 and noise.std().item() == pytest.approx(0.2, rel=0.03)
+    x, m = unmix.Task(unmix.across, flips=True)(images, 2 + images)
+    mirrored = (x[:, 0] == images.flip(3)).flatten(1).all(1)
+    assert 150 < mirrored.sum() < 250 and (x[:, 0] == images).flatten(1).all(1).sum() == 400 - mirrored.sum()
+    assert x[:, 0].max() <= 1 and x[:, 1].min() >= 2
+    torch.testing.assert_close(m, unmix.mix(x))
+
+
+def test_a_task_without_noise_draws_no_random_number():
+    before = torch.get_rng_state()
+    unmix.Task()(torch.rand(4, 3, 8, 8, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_task_that_mixes_nothing_is_refused_before_it_runs(weight):
+    with pytest.raises(ValueError, match=f"weight={weight}"):
+        unmix.Task(weight=weight)
+
+
+def test_the_score_is_a_mean_of_decibels_in_one_order_a_pair():
+    x = torch.rand(7, 2, 3, 16, 16)
+    noise = torch.tensor([0.02, 0.3]).view(2, 1, 1, 1) * torch.randn_like(x)
+    x_hat = (x + noise).clamp(0, 1)
+    decibels = -10 * ((x - x_hat) ** 2).mean((2, 3, 4)).log10().mean(1)
+    swapped = x_hat.clone()
+    swapped[1::2] = swapped[1::2].flip(1)
+    for answers, assign in ((x_hat, False), (x_hat, True), (swapped, True)):
+        found = unmix.scores(x, answers, assign, batch=3)
+        torch.testing.assert_close(found["psnr"], decibels)
+        torch.testing.assert_close(found["error"], unmix.pair_error(x, x_hat))
+    wrong = unmix.scores(x, swapped, assign=False)
+    assert (wrong["psnr"][1::2] < decibels[1::2]).all() and (wrong["ssim"][1::2] < found["ssim"][1::2]).all()
+    by_image = evaluate.ssim_each(x.flatten(0, 1), x_hat.flatten(0, 1)).view(-1, 2)
+    torch.testing.assert_close(found["ssim"], by_image.mean(1))
+
+
+def test_the_mixture_twice_has_the_psnr_of_half_the_difference():
+    x = torch.rand(3, 2, 3, 16, 16)
+    found = unmix.scores(x, unmix.twice(unmix.mix(x)))
+    half = (x[:, 0] - x[:, 1]) / 2
+    torch.testing.assert_close(found["psnr"], -10 * (half**2).mean((1, 2, 3)).log10())
+
+
+def test_the_coded_unmixers_loss_is_the_negative_elbo_of_both_images():
+    x = pairs(5)
+    m = unmix.mix(x)
+    unmixer = unmix.CodeUnmixer(nets.conv_encoder((3, 8, 8), 2, 8), nets.conv_decoder(4, 2, (6, 8, 8))).eval()
+    assert unmixer(m).shape == x.shape
+    draws = [unmix.elbo_loss(unmixer, x, m)["loss"].item() for _ in range(3000)]
+    model = unmixer.vae
+    mu, logvar = model.encode(m)
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mu, (0.5 * logvar).exp()), torch.distributions.Normal(0.0, 1.0)
+    ).sum(1)
+    likelihood = []
+    for _ in range(3000):
+        z = mu + (0.5 * logvar).exp() * torch.randn_like(mu)
+        normal = torch.distributions.Normal(model.decode(z), model.log_sigma.exp())
+        likelihood.append(normal.log_prob(x.flatten(1, 2)).flatten(1).sum(1).mean().item())
+    spread = torch.tensor(likelihood).std().item() * (2 / 3000) ** 0.5
+    expected = kl.mean().item() - sum(likelihood) / 3000
+    assert sum(draws) / 3000 == pytest.approx(expected, abs=5 * spread + 1e-3)
+
+
+def test_the_coded_unmixer_tells_first_from_second_by_its_channels():
+    class Both(nn.Module):
+        def forward(self, z):
+            return torch.cat([torch.full((len(z), 3, 8, 8), 9.0), torch.full((len(z), 3, 8, 8), -9.0)], 1)
+
+    x_hat = unmix.CodeUnmixer(nets.conv_encoder((3, 8, 8), 2, 8), Both())(torch.rand(2, 3, 8, 8))
+    assert x_hat[:, 0].min() > 0.99 and x_hat[:, 1].max() < 0.01
 
 
 # --- what can be had without a look ----------------------------------------------------------------
@@ -441,16 +554,16 @@ def test_training_is_blind_to_the_order_unless_asked_otherwise():
     m = unmix.mix(x)
     found = unmix.unmix_loss(Answer(x_hat), x, m)
     torch.testing.assert_close(found["loss"], unmix.pit_error(x, x_hat).mean())
-    torch.testing.assert_close(found["error"], found["loss"])
-    plain = unmix.unmix_loss(Answer(x_hat), x, m, pit=False, decibels=True)
-    torch.testing.assert_close(plain["error"], unmix.pair_error(x, x_hat).mean())
-    torch.testing.assert_close(plain["loss"], (10 * (unmix.pair_error(x, x_hat) + 1e-4).log10()).mean())
+    plain = unmix.unmix_loss(Answer(x_hat), x, m, unmix.pair_error)
+    torch.testing.assert_close(plain["loss"], unmix.pair_error(x, x_hat).mean())
+    decibels = unmix.unmix_loss(Answer(x_hat), x, m, unmix.pit_decibels)
+    torch.testing.assert_close(decibels["loss"], (10 * (unmix.pit_error(x, x_hat) + 1e-4).log10()).mean())
 
 
-def test_as_many_pairs_as_images_unless_fewer_are_asked_for():
-    first, second = unmix.draw_pairs(9)
-    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(9))
-    assert len(unmix.draw_pairs(9, 9)[0]) == 9 and len(unmix.draw_pairs(9, 1)[0]) == 1
+def test_as_many_pairs_as_images_make_unless_fewer_are_asked_for():
+    images = torch.randint(0, 256, (9, 3, 4, 4), dtype=torch.uint8)
+    assert len(unmix.fixed_pairs(images)) == len(unmix.fixed_pairs(images, 4)) == 4
+    assert torch.equal(unmix.fixed_pairs(images, 1), unmix.fixed_pairs(images)[:1])
 
 
 def test_two_images_make_the_smallest_batch_and_the_smallest_set():

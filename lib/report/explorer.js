@@ -598,11 +598,91 @@
     addEventListener("beforeprint", pause);
   };
 
+  // --- mixer: two photographs, their mixture, and what networks make of it ------------------------
+
+  const mixer = (data, sprite, box) => {
+    const count = data.photos.length;
+    const half = data.weights.indexOf(0.5);
+    let chosen = [...data.start]; // the one chosen last is last
+    let asked = false;
+    const picks = make("div", { class: "picks", role: "group", "aria-label": "Choose two photographs" });
+    const buttons = data.photos.map((name, i) => {
+      const small = tile(data);
+      draw(small.getContext("2d"), data, sprite, i);
+      const button = make("button", { type: "button", "aria-label": `${name}, photograph ${i + 1}` }, small);
+      button.addEventListener("click", () => {
+        if (chosen.includes(i)) return;
+        chosen = [chosen[1], i];
+        asked = false;
+        show();
+      });
+      picks.append(button);
+      return button;
+    });
+    const mixture = tile(data);
+    const slider = make("input", { type: "range", min: "0", max: String(data.weights.length - 1), step: "1", id: "weight" });
+    slider.value = String(half);
+    const weight = make("span", { class: "value", "aria-hidden": "true" });
+    const ask = make("button", { type: "button", class: "ask" }, "Unmix");
+    const told = make("p", { role: "status" });
+    const answers = data.networks.map((name) => {
+      const tiles = [tile(data), tile(data)];
+      const line = make("div", { class: "answer" }, make("span", {}, name), ...tiles);
+      return { tiles, line };
+    });
+    const bench = make(
+      "div", { class: "bench" },
+      make("div", { class: "mixed" }, mixture, make("label", { for: "weight" }, "Weight of the first photograph"), slider, weight, ask),
+      make("div", { class: "answers" }, ...answers.map(({ line }) => line)),
+    );
+
+    const show = () => {
+      const [i, j] = [...chosen].sort((a, b) => a - b);
+      const pair = i * count - (i * (i + 1)) / 2 + j - i - 1;
+      const pairs = (count * (count - 1)) / 2;
+      const k = Number(slider.value);
+      const w = data.weights[k];
+      buttons.forEach((button, n) => button.setAttribute("aria-pressed", String(chosen.includes(n))));
+      const context = mixture.getContext("2d", { willReadFrequently: true });
+      draw(context, data, sprite, j);
+      draw(context, data, sprite, i, w);
+      const mixed = context.getImageData(0, 0, data.width, data.height);
+      weight.textContent = number(w, 2);
+      slider.setAttribute("aria-valuetext", `${number(w, 2)} ${data.photos[i]}, ${number(1 - w, 2)} ${data.photos[j]}`);
+      answers.forEach(({ tiles, line }, n) => {
+        line.hidden = !asked;
+        const first = tiles[0].getContext("2d", { willReadFrequently: true });
+        draw(first, data, sprite, count + (n * pairs + pair) * data.weights.length + k);
+        const answer = first.getImageData(0, 0, data.width, data.height);
+        // Both answers average to the mixture.
+        for (let p = 0; p < answer.data.length; p++) if (p % 4 < 3) answer.data[p] = 2 * mixed.data[p] - answer.data[p];
+        tiles[1].getContext("2d").putImageData(answer, 0, 0);
+      });
+      ask.disabled = asked;
+      const what = `${data.photos[i]} and ${data.photos[j]}`;
+      const gains = data.networks.map((name, n) => `${name} ${data.gains[n][pair] < 0 ? "" : "+"}${number(data.gains[n][pair], 1)} dB`);
+      told.textContent = !asked
+        ? `A mixture of ${what}.`
+        : k === half
+          ? `${what[0].toUpperCase()}${what.slice(1)}: PSNR against answering the average twice: ${gains.join(", ")}.`
+          : "The networks were trained at a weight of one half only.";
+    };
+    ask.addEventListener("click", () => {
+      asked = true;
+      show();
+    });
+    slider.addEventListener("input", show);
+    slider.addEventListener("keydown", (event) => event.key in ARROWS && event.stopPropagation());
+    const help = make("p", { class: "help" }, "Choose two photographs, press Unmix, and move the slider.");
+    box.append(picks, bench, told, help);
+    show();
+  };
+
   __DRAWING__
 
   // --- start --------------------------------------------------------------------------------------
 
-  const KINDS = { strips, scatter, draws, switches, player, drawing };
+  const KINDS = { strips, scatter, draws, switches, player, mixer, drawing };
 
   const start = async (host) => {
     const mark = host.dataset.explorer;

@@ -178,10 +178,6 @@ def contradictions(name: str, p: Mapping[str, Any]) -> list[str]:
             ("inception_weights", lambda: p["inception_weights"] != "" and not Path(p["inception_weights"]).is_file(),
              "there is no such file. Leave it empty, or say where torchvision's weights are"),
         ],
-        "06_unmixing": [
-            ("kinds", lambda: len(set(p["kinds"])) < len(p["kinds"]),
-             "two different sets are wanted: an image would be paired with itself"),
-        ],
     }  # fmt: skip
     return [
         f"{key} = {p[key]!r}: {wanted}."
