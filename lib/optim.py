@@ -3,7 +3,9 @@
 A step is a :class:`~lib.train.GradientStep` with an optimiser and a schedule.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -84,32 +86,63 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        # The square matrices lose too much where a GPU rounds factors to TF32.
-        precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        try:
-            self._step()
-        finally:
-            torch.set_float32_matmul_precision(precision)
+        with _unrounded_products():
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    if weight.grad is not None:
+                        self._move(weight, group)
 
-    def _step(self) -> None:
-        for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                mean = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                ahead = weight.grad.lerp(mean, group["momentum"])
-                matrix = ahead.reshape(len(weight) if weight.ndim > 1 else 1, -1)
-                if weight.ndim > 1:
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                # As wide as a step of norm 1 in the larger of the two spaces.
-                scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                weight.add_(
-                    orthogonal(matrix).view(weight.shape), alpha=-group["lr"] * scale
-                )
+    def _move(self, weight: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        mean = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+        ahead = weight.grad.lerp(mean, group["momentum"])
+        # What an order of columns costs is copies: as a convolution lies in memory.
+        last = weight.ndim == 4 and not weight.is_contiguous()
+        ahead = ahead.movedim(1, -1) if last else ahead
+        matrix = ahead.reshape(len(weight) if weight.ndim > 1 else 1, -1)
+        if weight.ndim > 1:
+            weight.mul_(1 - group["lr"] * group["weight_decay"])
+        # As wide as a step of norm 1 in the larger of the two spaces.
+        scale = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+        update = orthogonal(matrix).view(ahead.shape)
+        update = update.movedim(-1, 1) if last else update
+        weight.add_(update, alpha=-group["lr"] * scale)
+
+
+@contextmanager
+def _unrounded_products() -> Iterator[None]:
+    """Products of float32 matrices with whole factors inside, by the faster library.
+
+    The square matrices of :func:`orthogonal` lose too much where factors are rounded,
+    to TF32 on a GPU. On a CPU torch takes MKL's product, which is half as fast as
+    oneDNN's on AMD's processors. The permission to round factors to bfloat16 leads to
+    oneDNN; it is given where oneDNN makes no use of it.
+    """
+    matmul = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+    before = [backend.fp32_precision for backend in matmul]
+    for backend, precision in zip(matmul, ("ieee", _cpu_precision()), strict=True):
+        backend.fp32_precision = precision
+    try:
+        yield
+    finally:
+        for backend, precision in zip(matmul, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@cache
+def _cpu_precision() -> str:
+    """The setting at which this CPU multiplies float32 matrices fast and rounds none
+    of their factors: "bf16", if a number that bfloat16 cannot hold comes through.
+    """
+    matmul = torch.backends.mkldnn.matmul
+    before, x = matmul.fp32_precision, torch.full((256, 256), 1 + 2.0**-20)
+    matmul.fp32_precision = "bf16"
+    try:
+        return "bf16" if torch.equal(x @ torch.eye(256), x) else "ieee"
+    finally:
+        matmul.fp32_precision = before
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:

@@ -82,18 +82,68 @@ def test_muons_second_step_looks_ahead_of_its_momentum(shape, beta):
     torch.testing.assert_close(weight.detach() - before, -0.1 * longest * optim.orthogonal(ahead))
 
 
-def test_muon_leaves_the_precision_of_products_as_it_was(monkeypatch):
+@pytest.mark.parametrize("before", ["highest", "high", "medium"])
+def test_muon_leaves_the_precision_of_products_as_it_was(monkeypatch, before):
+    matmul = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
     seen = []
-    monkeypatch.setattr(optim, "orthogonal", lambda x: seen.append(torch.get_float32_matmul_precision()) or x)
+
+    def looked(x):
+        seen.extend(backend.fp32_precision for backend in matmul)
+        return x
+
+    monkeypatch.setattr(optim, "orthogonal", looked)
     weight = nn.Parameter(torch.ones(2, 2))
     weight.grad = torch.ones(2, 2)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision(before)
     try:
+        outside = [backend.fp32_precision for backend in matmul]
         optim.Muon([weight], lr=0.1).step()
-        assert (*seen, torch.get_float32_matmul_precision()) == ("highest", "high")
+        assert seen == ["ieee", optim._cpu_precision()]
+        assert [backend.fp32_precision for backend in matmul] == outside
+        assert torch.get_float32_matmul_precision() == before
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("wide", [32, 128, 256])
+def test_muons_products_have_whole_factors(wide):
+    """A number that bfloat16 and TF32 cannot hold comes through, whichever library multiplies."""
+    torch.manual_seed(0)
+    a, b = torch.full((wide, wide), 1 + 2.0**-20), torch.randn(wide, 9 * wide)
+    with optim._unrounded_products():
+        assert torch.equal(a @ torch.eye(wide), a)
+        found, square = b @ b.T, torch.addmm(a, a, a, beta=-4.775, alpha=2.0315)
+    torch.testing.assert_close(found.double(), b.double() @ b.double().T, atol=1e-4 * wide, rtol=1e-5)
+    expected = torch.addmm(a.double(), a.double(), a.double(), beta=-4.775, alpha=2.0315)
+    torch.testing.assert_close(square.double(), expected, atol=0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rounds", [True, False])
+def test_a_cpu_that_would_round_factors_is_not_allowed_to(monkeypatch, rounds):
+    monkeypatch.setattr(torch, "equal", lambda *_: not rounds)
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    optim._cpu_precision.cache_clear()
+    try:
+        assert optim._cpu_precision() == ("ieee" if rounds else "bf16")
+        assert torch.backends.mkldnn.matmul.fp32_precision == before
+    finally:
+        optim._cpu_precision.cache_clear()
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (3, 8, 2, 2), (4, 5, 1, 1), (8, 6, 1, 3)])
+def test_muon_moves_a_convolution_alike_however_it_lies_in_memory(shape):
+    torch.manual_seed(0)
+    start, gradients = torch.randn(shape), torch.randn(3, *shape)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        weight = nn.Parameter(start.clone(memory_format=layout))
+        optimizer = optim.Muon([weight], lr=0.1, weight_decay=0.1)
+        for gradient in gradients:
+            weight.grad = gradient.clone(memory_format=layout)
+            optimizer.step()
+        assert weight.stride() == start.clone(memory_format=layout).stride()
+        found.append(weight.detach())
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
 
 
 def test_muon_trains_convolutions_and_biases_and_leaves_what_has_no_gradient():
