@@ -104,7 +104,7 @@ def test_gains_are_over_the_mixture_of_the_same_pairs():
         ("opening", {"curve": [1]}, r"curve = \[1\]: it must be a list"),
         ("data", {"train_images": 1}, "train_images = 1: a pair needs two images"),
         ("data", {"test_images": 1}, "test_images = 1: a pair needs two images"),
-        ("limits", {"other_weight": 1.0}, "other_weight = 1.0: below 1"),
+        ("limits", {"other_weight": 1.0}, "other_weight = 1.0: it must be below 1"),
         ("limits", {"protocol_images": 31}, "protocol_images = 31: at most 30, half of the training images"),
         ("limits", {"photographs": 61}, "photographs = 61: at most 60"),
         ("limits", {"curve": [20, 61]}, r"curve = \[20, 61\]: at most 60, the training images"),
