@@ -337,33 +337,6 @@ def generator(latent_dim: int, width: int, shape: Shape) -> nn.Sequential:
     return deconv_decoder(latent_dim, [4 * width, 2 * width], shape)
 
 
-class Cells(nn.Module):
-    """Codes z (B, D) with the cell of each appended, (B, D + K): √K at the place of the
-    largest of z's first K numbers.
-
-    Standard normal codes fall into K cells of equal weight, and a network behind this
-    layer, continuous in each, can jump from one to the next. (√K, so that a cell weighs
-    as much as K numbers of the code.) It has no weights.
-
-    Raises ValueError for fewer than two cells, and for codes with fewer numbers than
-    cells.
-    """
-
-    def __init__(self, count: int) -> None:
-        if count < 2:
-            raise ValueError(f"count={count}: codes are cut into at least two cells.")
-        super().__init__()
-        self.count = count
-
-    def forward(self, z: Tensor) -> Tensor:
-        if z.shape[1] < self.count:
-            raise ValueError(
-                f"Codes of {z.shape[1]} numbers cannot choose among {self.count} cells."
-            )
-        cell = F.one_hot(z[:, : self.count].argmax(1), self.count)
-        return torch.cat([z, self.count**0.5 * cell.to(z.dtype)], 1)
-
-
 class Leaky(nn.Module):
     """Leaky ReLU with torch's values and gradients, but cheaper where a gradient is
     differentiated again.

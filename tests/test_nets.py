@@ -347,28 +347,6 @@ def test_unets_that_cannot_be_are_refused():
         nets.UNet((1, 28, 28), (4,), 1, decoders=0)
 
 
-def test_cells_append_the_place_of_the_largest_and_cut_codes_into_equal_parts():
-    z = torch.tensor([[0.1, 2.0, -1.0, 9.0], [-3.0, -2.0, -1.0, 0.0]])
-    torch.testing.assert_close(nets.Cells(3)(z)[:, 4:], 3**0.5 * torch.tensor([[0.0, 1, 0], [0, 0, 1]]))
-    assert torch.equal(nets.Cells(3)(z)[:, :4], z)
-    share = nets.Cells(5)(torch.randn(20_000, 8))[:, 8:].mean(0) / 5**0.5
-    # Four standard errors of a share of 1/5 among 20,000.
-    torch.testing.assert_close(share, torch.full((5,), 0.2), atol=0.012, rtol=0)
-
-
-def test_a_network_behind_cells_jumps_where_the_largest_number_changes():
-    torch.manual_seed(0)
-    generator = nn.Sequential(nets.Cells(2), nn.Linear(4, 1))
-    before, after, later = generator(torch.tensor([[1.0, 0.999999], [1.0, 1.000001], [1.0, 1.000003]]))
-    assert (after - before).abs().item() > 1e4 * (later - after).abs().item()
-
-
-@pytest.mark.parametrize(("count", "numbers", "message"), [(1, 4, "at least two"), (5, 4, "4 numbers.*5 cells")])
-def test_cells_that_cut_nothing_are_refused(count, numbers, message):
-    with pytest.raises(ValueError, match=message):
-        nets.Cells(count)(torch.zeros(1, numbers))
-
-
 # --- every layer where it belongs ------------------------------------------------------------------
 
 
