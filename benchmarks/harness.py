@@ -4,9 +4,7 @@ Machines differ and are shared, so a time says little and a ratio of times more:
 that of two turns next to each other. What is reported is the median over turns, and the quartiles around it.
 """
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import to_tensor
+
+from lib.report.chapter import peak_resident_bytes
 
 Way = Callable[[int], object]
 """Does so many units of the work, such as training steps."""
@@ -72,9 +72,8 @@ def spread(values: list[float]) -> list[float]:
 
 
 def peak_memory() -> float:
-    """GB that this process has held at most."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    """GB that this process has held at most; 0 where the system does not tell."""
+    return (peak_resident_bytes() or 0) / 1e9
 
 
 def repeated(step: Callable[[Any], object], batch: Any) -> Way:

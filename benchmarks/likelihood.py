@@ -87,7 +87,10 @@ def importance(model: likelihood.BernoulliVAE, K: int = 100) -> Case:
 
 
 def annealed(model: likelihood.BernoulliVAE, T: int = 20) -> Case:
-    """Against the ten lines that the chapter shows, which evaluate each point twice."""
+    """Against the ten lines that the chapter shows, which reuse nothing.
+
+    Their move here stands for Hamiltonian Monte Carlo's work: its gradients, a first one for each trajectory included.
+    """
     x = likelihood.binarise(torch.rand(20, *SHAPE))
     path = annealing.tune(model, x, T)
 

@@ -124,7 +124,7 @@ class Run:
         import torch
 
         on_gpu = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_resident_bytes()
+        peak = torch.cuda.max_memory_allocated() if on_gpu else peak_resident_bytes()
         seconds = time.perf_counter() - self._start + self.resumed_seconds
         path = self._path()
         self.results.save(
@@ -346,7 +346,7 @@ def processor() -> str:
     return (names or [platform.processor() or platform.machine()])[0]
 
 
-def _peak_resident_bytes() -> float | None:
+def peak_resident_bytes() -> float | None:
     """The most memory this process has held; None where the system does not tell."""
     try:
         import resource

@@ -28,6 +28,7 @@ from lib import commits
 from lib.checkpoint import Checkpoint
 from lib.data import ImageData
 from lib.files import ROOT, strip_docs, work
+from lib.report.chapter import peak_resident_bytes
 
 RECORD = "application/papermill.record/"
 """The prefix under which MyST-NB finds glued outputs."""
@@ -236,7 +237,7 @@ class Run:
     def finish(self, data: ImageData) -> None:
         """Record where the numbers of this run came from: data, code, machine, duration, memory."""
         on_gpu = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_resident_bytes()
+        peak = torch.cuda.max_memory_allocated() if on_gpu else peak_resident_bytes()
         facts = {
             "data": data.title,
             "images": f"{len(data.train):,} for training, {len(data.test):,} for testing",
@@ -335,13 +336,3 @@ def _commit() -> str:
         return "unknown"
     changed = commits.git("status", "--porcelain", root=ROOT) != ""
     return head + " with changes" * changed
-
-
-def _peak_resident_bytes() -> float | None:
-    """The most memory this process has held; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024)
